@@ -1,0 +1,139 @@
+"""The shapes in which data moves: user sequences, examples to answer, rankings as answers.
+
+Everything is numpy and refers to items by their *row* in the catalogue (0 … N-1), so that it
+runs wherever torch runs and never meets a string on a hot path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of unequal length as views into one flat array; rows may overlap.
+
+    Row ``i`` is ``values[starts[i]:stops[i]]``. Overlap is what makes all prefixes of all
+    sequences cost nothing: each is a pair of numbers.
+
+    Attributes:
+        values: ``(M,)`` int64.
+        starts: ``(R,)`` int64, where each row begins.
+        stops: ``(R,)`` int64, one past where each row ends.
+    """
+
+    values: Ints
+    starts: Ints
+    stops: Ints
+
+    @classmethod
+    def from_lengths(cls, values: Ints, lengths: Ints) -> Self:
+        """Rows that lie one behind the other; ``lengths`` is ``(R,)`` and sums to ``len(values)``."""
+        stops = np.cumsum(lengths, dtype=np.int64)
+        if (stops[-1] if len(stops) else 0) != len(values):
+            raise ValueError(f"row lengths add up to {lengths.sum()}, but there are {len(values)} values")
+        return cls(np.ascontiguousarray(values, dtype=np.int64), stops - lengths, stops)
+
+    @classmethod
+    def from_rows(cls, rows: list[list[int]]) -> Self:
+        """Rows given as lists; for tests and notebooks."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        return cls.from_lengths(np.array([v for row in rows for v in row], dtype=np.int64), lengths)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, row: int) -> Ints:
+        return self.values[self.starts[row] : self.stops[row]]
+
+    @property
+    def lengths(self) -> Ints:
+        """``(R,)`` int64."""
+        return self.stops - self.starts
+
+    def select(self, rows: Ints | slice) -> Self:
+        """The chosen rows, in the order given; values are shared, not copied."""
+        return type(self)(self.values, self.starts[rows], self.stops[rows])
+
+    def last(self, n: int) -> Self:
+        """At most the last ``n`` values of every row; values are shared, not copied."""
+        return type(self)(self.values, np.maximum(self.starts, self.stops - n), self.stops)
+
+    def flat(self) -> Ints:
+        """``(lengths.sum(),)`` int64: all rows one behind the other."""
+        return self.values[self._positions()]
+
+    def row_ids(self) -> Ints:
+        """``(lengths.sum(),)`` int64: for each value of :meth:`flat`, its row."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def padded(self, fill: int = -1) -> Ints:
+        """``(R, longest)`` int64, rows on the left, ``fill`` behind them."""
+        lengths = self.lengths
+        out = np.full((len(self), int(lengths.max(initial=0))), fill, dtype=np.int64)
+        out[np.arange(out.shape[1]) < lengths[:, None]] = self.flat()
+        return out
+
+    def _positions(self) -> Ints:
+        lengths = self.lengths
+        shift = self.starts - (np.cumsum(lengths) - lengths)
+        return np.arange(lengths.sum()) + np.repeat(shift, lengths)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Questions to a retriever, and for training and evaluation also the answers.
+
+    Attributes:
+        query_ids: ``(Q,)`` unicode, sorted and unique in an evaluation set (training examples of
+            one user share theirs).
+        history: item rows, oldest first; the whole past, which a retriever may shorten.
+        targets: relevant item rows, one or more a query.
+        gains: one float32 for each of ``targets.flat()``; 1.0 where relevance is binary.
+    """
+
+    query_ids: npt.NDArray[np.str_]
+    history: Ragged
+    targets: Ragged
+    gains: Floats
+
+    def __len__(self) -> int:
+        return len(self.query_ids)
+
+    def select(self, rows: Ints | slice) -> Examples:
+        """The chosen queries, in the order given."""
+        gains = Ragged.from_lengths(np.arange(len(self.gains)), self.targets.lengths).select(rows).flat()
+        return Examples(
+            self.query_ids[rows], self.history.select(rows), self.targets.select(rows), self.gains[gains]
+        )
+
+    def digest(self) -> str:
+        """64 hex digits that two evaluation sets share only if every question and answer agree."""
+        sha = hashlib.sha256()
+        sha.update("\n".join(self.query_ids.tolist()).encode())
+        for ragged in (self.history, self.targets):
+            sha.update(ragged.lengths.astype("<i8").tobytes())
+            sha.update(ragged.flat().astype("<i8").tobytes())
+        sha.update(self.gains.astype("<f4").tobytes())
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A retriever's answer: distinct items, best first.
+
+    Attributes:
+        items: ``(Q, k)`` int64 item rows, ``-1`` where a query has no further candidate.
+        scores: ``(Q, k)`` float32, never rising along a row, ``-inf`` where ``items`` is ``-1``.
+    """
+
+    items: Ints
+    scores: Floats

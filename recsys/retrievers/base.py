@@ -1,0 +1,91 @@
+"""What a retriever is: fitted on examples over semantic IDs, it ranks the whole catalogue."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+from semantic_ids.ids import SemanticIds
+from semantic_ids.persistence import Persistent
+from semantic_ids.tokenizer import OnStep
+from torch import Tensor
+
+from recsys.examples import Examples, Ranking
+
+
+class Retriever(Persistent, ABC):
+    """Ranks catalogue items for a query's history.
+
+    A subclass writes :meth:`fit`, which sets ``ids``, and :meth:`candidates`. Its constructor
+    keeps to the convention of :class:`~semantic_ids.persistence.Persistent`.
+
+    Attributes:
+        ids: the catalogue, by its semantic IDs; kept with the model, so that a saved retriever
+            can answer alone.
+    """
+
+    ids: SemanticIds
+
+    @abstractmethod
+    def fit(
+        self,
+        train: Examples,
+        valid: Examples,
+        ids: SemanticIds,
+        *,
+        seed: int = 0,
+        on_step: OnStep | None = None,
+    ) -> Self:
+        """Learn from ``train``; ``valid`` serves to choose, never to learn from. Returns self."""
+
+    @abstractmethod
+    def candidates(self, queries: Examples, width: int) -> Ranking:
+        """The ``width`` best items for each query, seen ones included, ``(Q, width)``."""
+
+    def rank(self, queries: Examples, k: int, *, exclude_seen: bool = False) -> Ranking:
+        """The ``k`` best items of the full catalogue for each query, ``(Q, k)``.
+
+        With ``exclude_seen`` items of the query's own history are left out. Queries are asked for
+        in the order of their history's length, so that only long histories pay for wide searches.
+        """
+        items = np.full((len(queries), k), -1, dtype=np.int64)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        lengths = queries.history.lengths
+        for rows in np.array_split(np.argsort(lengths, kind="stable"), max(1, len(queries) // 1024)):
+            part = queries.select(rows)
+            seen = int(lengths[rows].max(initial=0)) if exclude_seen else 0
+            found = self.candidates(part, min(k + seen, self.ids.num_items))
+            if exclude_seen:
+                found = drop_seen(found, part)
+            width = min(k, found.items.shape[1])
+            items[rows, :width] = found.items[:, :width]
+            scores[rows, :width] = found.scores[:, :width]
+        return Ranking(items, scores)
+
+    def facts(self) -> dict[str, Any]:
+        """The codebook sizes of the catalogue's IDs."""
+        return {"codebook_sizes": list(self.ids.codebook_sizes)}
+
+    def state(self) -> dict[str, Tensor]:
+        """The catalogue's codes, and every attribute that is a tensor."""
+        return {"ids.codes": torch.from_numpy(self.ids.codes), **super().state()}
+
+    def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` and :meth:`facts` gave."""
+        self.ids = SemanticIds(state["ids.codes"].numpy(), tuple(facts["codebook_sizes"]))
+        super().restore({k: v for k, v in state.items() if k != "ids.codes"}, facts)
+
+
+def drop_seen(ranking: Ranking, queries: Examples) -> Ranking:
+    """The ranking without items of each query's own history; what follows moves up."""
+    size = max(int(ranking.items.max(initial=0)), int(queries.history.flat().max(initial=0))) + 1
+    seen = np.unique(queries.history.row_ids() * size + queries.history.flat())
+    keys = np.arange(len(queries))[:, None] * size + ranking.items
+    drop = (ranking.items < 0) | np.isin(keys, seen)
+    order = np.argsort(drop, axis=1, kind="stable")
+    items = np.where(drop, -1, ranking.items)
+    scores = np.where(drop, -np.inf, ranking.scores).astype(np.float32)
+    return Ranking(np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1))

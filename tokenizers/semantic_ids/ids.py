@@ -1,0 +1,141 @@
+"""Semantic IDs of a catalogue: which item has which codes, and which items share them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SemanticIds:
+    """Codes of N items, and the collision level that makes items and IDs one to one.
+
+    Items that share all L codes form a *leaf*. Within a leaf they are told apart by a last digit
+    (TIGER §3.1's disambiguation level). That digit is an arbitrary number, drawn in a fixed
+    pseudo-random order so that it says nothing about an item: neither its age nor its place in
+    the file. Retrievers therefore score leaves, and :meth:`expand` turns leaves into items.
+
+    Attributes:
+        codes: ``(N, L)`` int64, one row an item.
+        codebook_sizes: ``(K_1, …, K_L)``.
+    """
+
+    codes: Ints
+    codebook_sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        codes = self.codes
+        if codes.ndim != 2 or codes.shape[1] != len(self.codebook_sizes):
+            raise ValueError(
+                f"codes of shape {codes.shape} do not fit {len(self.codebook_sizes)} codebook sizes"
+            )
+        if len(codes) == 0:
+            raise ValueError("a catalogue needs at least one item")
+        for level, size in enumerate(self.codebook_sizes):
+            low, high = int(codes[:, level].min()), int(codes[:, level].max())
+            if low < 0 or high >= size:
+                raise ValueError(f"level {level + 1} holds codes {low} … {high}, outside 0 … {size - 1}")
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.codes)
+
+    @property
+    def num_levels(self) -> int:
+        """L, without the collision level."""
+        return self.codes.shape[1]
+
+    @cached_property
+    def _grouping(self) -> tuple[Ints, Ints]:
+        leaves, leaf_of_item = np.unique(self.codes, axis=0, return_inverse=True)
+        return leaves, leaf_of_item.reshape(-1).astype(np.int64)
+
+    @property
+    def leaves(self) -> Ints:
+        """``(M, L)`` int64: the distinct codes in lexicographic order; a leaf is a row of this."""
+        return self._grouping[0]
+
+    @property
+    def leaf_of_item(self) -> Ints:
+        """``(N,)`` int64."""
+        return self._grouping[1]
+
+    @cached_property
+    def leaf_sizes(self) -> Ints:
+        """``(M,)`` int64: how many items share each leaf; at least 1."""
+        return np.bincount(self.leaf_of_item, minlength=len(self.leaves))
+
+    @cached_property
+    def items_by_leaf(self) -> Ints:
+        """``(N,)`` int64: item rows, leaf after leaf, in the order of their digits."""
+        shuffled = np.random.default_rng(0).permutation(self.num_items)
+        return shuffled[np.argsort(self.leaf_of_item[shuffled], kind="stable")]
+
+    @cached_property
+    def collision_digits(self) -> Ints:
+        """``(N,)`` int64: 0 for an item alone on its leaf, else its place among those that share it."""
+        starts = np.cumsum(self.leaf_sizes) - self.leaf_sizes
+        digits = np.empty(self.num_items, dtype=np.int64)
+        digits[self.items_by_leaf] = np.arange(self.num_items) - np.repeat(starts, self.leaf_sizes)
+        return digits
+
+    @property
+    def full_codes(self) -> Ints:
+        """``(N, L)`` or, only where items collide, ``(N, L + 1)`` int64 with the digit last: one to one."""
+        if len(self.leaves) == self.num_items:
+            return self.codes
+        return np.column_stack([self.codes, self.collision_digits])
+
+    def items_of(self, code: tuple[int, ...]) -> list[int]:
+        """The item rows with these L codes, in the order of their digits; empty if none has them."""
+        return [int(i) for i in self.items_by_leaf if tuple(self.codes[i]) == tuple(code)]
+
+    def expand(self, leaves: Ints, scores: npt.NDArray[np.float32]) -> tuple[Ints, npt.NDArray[np.float32]]:
+        """Rankings of leaves → rankings of items, as wide as the given ones.
+
+        Args:
+            leaves: ``(Q, k)`` int64, best first, ``-1`` behind the last.
+            scores: ``(Q, k)`` float32.
+
+        Returns:
+            Items ``(Q, k)`` int64 padded with ``-1``, and their leaves' scores padded with ``-inf``.
+            Items of one leaf stand together in the order of their digits.
+        """
+        width = leaves.shape[1]
+        starts = np.cumsum(self.leaf_sizes) - self.leaf_sizes
+        sizes = np.where(leaves >= 0, self.leaf_sizes[leaves], 0)
+        ends = np.cumsum(sizes, axis=1)
+        items = np.full(leaves.shape, -1, dtype=np.int64)
+        item_scores = np.full(leaves.shape, -np.inf, dtype=np.float32)
+        for place in range(width):  # which leaf, and which of its items, stands at this place
+            column = (ends <= place).sum(axis=1)
+            rows = np.flatnonzero(column < width)
+            at = (rows, column[rows])
+            digit = place - (ends[at] - sizes[at])
+            items[rows, place] = self.items_by_leaf[starts[leaves[at]] + digit]
+            item_scores[rows, place] = scores[at]
+        return items, item_scores
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``semantic_ids.safetensors`` and ``semantic_ids.json`` into ``folder``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"codes": np.ascontiguousarray(self.codes)}, folder / "semantic_ids.safetensors")
+        (folder / "semantic_ids.json").write_text(json.dumps({"codebook_sizes": list(self.codebook_sizes)}))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        folder = Path(folder)
+        sizes = json.loads((folder / "semantic_ids.json").read_text())["codebook_sizes"]
+        return cls(load_file(folder / "semantic_ids.safetensors")["codes"], tuple(sizes))

@@ -1,0 +1,73 @@
+"""How anything fitted is kept on disk: JSON for what was chosen, safetensors for what was learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+class Persistent:
+    """An object that is rebuilt from constructor arguments and tensors.
+
+    The convention is scikit-learn's: every constructor argument is kept in an attribute of its
+    own name and is a plain JSON value (or a dataclass of such). What fitting learns is kept in
+    tensor attributes; then :meth:`save` and :meth:`load` work unwritten.
+    """
+
+    def params(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON values."""
+        values = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in values.items()}  # type: ignore[arg-type]
+
+    def facts(self) -> dict[str, Any]:
+        """What fitting found out that is no tensor, as JSON values."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """What fitting learned: by default every attribute that is a tensor."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` and :meth:`facts` gave."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``model.json`` and ``model.safetensors`` into ``folder``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in self.state().items()},
+            folder / "model.safetensors",
+        )
+        about = {
+            "class": f"{type(self).__module__}:{type(self).__qualname__}",
+            "params": self.params(),
+            "facts": self.facts(),
+        }
+        (folder / "model.json").write_text(json.dumps(about, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what :meth:`save` wrote, by this class or one derived from it, onto the CPU.
+
+        Raises:
+            ValueError: the folder holds something else.
+        """
+        folder = Path(folder)
+        about = json.loads((folder / "model.json").read_text())
+        module, _, name = about["class"].partition(":")
+        found = getattr(importlib.import_module(module), name)
+        if not (isinstance(found, type) and issubclass(found, cls)):
+            raise ValueError(f"{folder / 'model.json'} holds a {about['class']}, which is no {cls.__name__}")
+        fitted = found(**about["params"])
+        fitted.restore(load_file(folder / "model.safetensors"), about["facts"])
+        return fitted
