@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from semantic_ids.tokenizer import OnStep
 from torch import Tensor, nn
+
+from semantic_ids.randomness import shuffled_batches
+from semantic_ids.tokenizer import OnStep
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,6 @@ class Training:
 
 class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite."""
-
-
-def batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Rows ``(batch_size,)`` int64 without end: a new shuffle of ``0 … count-1`` each epoch.
-
-    The incomplete batch at an epoch's end is left out, except where it is the only one.
-    """
-    while True:
-        order = torch.randperm(count, generator=generator)
-        usable = max(count - count % batch_size, min(count, batch_size))
-        yield from order[:usable].split(batch_size)
 
 
 def train(
@@ -87,8 +78,8 @@ def train(
 
     best, best_weights, looks_since_best = -float("inf"), None, 0
     total, seen = torch.zeros(()), 0
-    rows_of = batches(count, plan.batch_size, torch.Generator().manual_seed(seed))
-    for step, rows in zip(range(1, plan.steps + 1), rows_of, strict=False):
+    batches = shuffled_batches(count, plan.batch_size, torch.Generator().manual_seed(seed))
+    for step, rows in zip(range(1, plan.steps + 1), batches, strict=False):
         model.train()
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(rows)

@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from semantic_ids.ids import SemanticIds
-from semantic_ids.persistence import Persistent
-from semantic_ids.tokenizer import OnStep
 from torch import Tensor
 
 from recsys.examples import Examples, Ranking
+from semantic_ids.ids import SemanticIds
+from semantic_ids.persistence import Persistent
+from semantic_ids.tokenizer import OnStep
 
 
 class Retriever(Persistent, ABC):

@@ -1,0 +1,19 @@
+"""Item embeddings → semantic IDs: residual GRIT-VQ and the tokenizers it is compared with."""
+
+from semantic_ids.ids import SemanticIds
+from semantic_ids.quality import Quality, quality
+from semantic_ids.registry import create, recipe, recipes
+from semantic_ids.residual import Quantized, ResidualQuantizer
+from semantic_ids.tokenizer import Tokenizer
+
+__all__ = [
+    "Quality",
+    "Quantized",
+    "ResidualQuantizer",
+    "SemanticIds",
+    "Tokenizer",
+    "create",
+    "quality",
+    "recipe",
+    "recipes",
+]

@@ -1,4 +1,4 @@
-"""Seeded work that leaves the caller's random state alone, and the device it runs on."""
+"""Seeded work that leaves the caller's random state alone, its batches, and the device it runs on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 def default_device() -> torch.device:
@@ -24,3 +25,14 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Rows ``(batch_size,)`` int64 without end: a new shuffle of ``0 … count-1`` each epoch.
+
+    The incomplete batch at an epoch's end is left out, except where it is the only one.
+    """
+    while True:
+        order = torch.randperm(count, generator=generator)
+        usable = max(count - count % batch_size, min(count, batch_size))
+        yield from order[:usable].split(batch_size)

@@ -1,0 +1,125 @@
+"""Tokenizers without gradient training: residual k-means, LSH, and one ID an item."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from semantic_ids.kmeans import kmeans
+from semantic_ids.nearest import in_equal_batches, nearest
+from semantic_ids.randomness import default_device
+from semantic_ids.tokenizer import OnStep, Tokenizer, check_embeddings
+
+
+class ResidualKMeans(Tokenizer):
+    """k-means of the embeddings, then k-means of what is left, L times (RQ-KMeans).
+
+    Args:
+        levels: L.
+        codebook_size: K of every level.
+        iterations: Lloyd iterations of each k-means, at the most.
+    """
+
+    def __init__(self, levels: int = 4, codebook_size: int = 256, iterations: int = 50) -> None:
+        self.levels, self.codebook_size, self.iterations = levels, codebook_size, iterations
+        self.codebook_sizes = (codebook_size,) * levels
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
+        """Fit level by level; ``on_step`` gets ``reconstruction``, the share of variance lost, a level."""
+        residual = check_embeddings(embeddings).to(default_device())
+        generator = torch.Generator().manual_seed(seed)
+        spread = (residual - residual.mean(dim=0)).square().mean().clamp(min=1e-12)
+        books = []
+        for level in range(self.levels):
+            books.append(
+                kmeans(residual, self.codebook_size, generator=generator, iterations=self.iterations)
+            )
+            residual = residual - books[-1][nearest(residual, books[-1])]
+            if on_step:
+                on_step(level + 1, {"reconstruction": float(residual.square().mean() / spread)})
+        self.codebooks = torch.stack(books).cpu()
+        return self
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        """``(N, D)`` → codes ``(N, L)``."""
+        device = default_device()
+        books = self.codebooks.to(device)
+
+        def walk(residual: Tensor) -> Tensor:
+            codes = []
+            for book in books:
+                codes.append(nearest(residual, book))
+                residual = residual - book[codes[-1]]
+            return torch.stack(codes, dim=1)
+
+        return in_equal_batches(walk, check_embeddings(embeddings), device)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes ``(N, L)`` → the sum of their centres ``(N, D)``."""
+        return torch.stack([book[codes[:, level]] for level, book in enumerate(self.codebooks)]).sum(dim=0)
+
+
+class RandomHyperplanes(Tokenizer):
+    """LSH: the sides of ``L·log2 K`` random hyperplanes, cut at the medians, read as L numbers.
+
+    Args:
+        levels: L.
+        codebook_size: K of every level, a power of two.
+    """
+
+    def __init__(self, levels: int = 4, codebook_size: int = 256) -> None:
+        if codebook_size < 2 or codebook_size & (codebook_size - 1):
+            raise ValueError(f"LSH needs a codebook size that is a power of two, not {codebook_size}")
+        self.levels, self.codebook_size = levels, codebook_size
+        self.codebook_sizes = (codebook_size,) * levels
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
+        """Draw the hyperplanes and move each to the median, so that it parts the items in halves."""
+        embeddings = check_embeddings(embeddings)
+        bits = self.levels * (self.codebook_size.bit_length() - 1)
+        self.normals = torch.randn(embeddings.shape[1], bits, generator=torch.Generator().manual_seed(seed))
+        self.offsets = (embeddings @ self.normals).median(dim=0).values
+        return self
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        """``(N, D)`` → codes ``(N, L)``; the first hyperplane of a level is its lowest bit."""
+        per_level = self.codebook_size.bit_length() - 1
+
+        def sides(rows: Tensor) -> Tensor:
+            bits = (rows @ self.normals > self.offsets).long().view(len(rows), self.levels, per_level)
+            return (bits << torch.arange(per_level)).sum(dim=2)
+
+        return in_equal_batches(sides, check_embeddings(embeddings), torch.device("cpu"))
+
+
+class DenseIds(Tokenizer):
+    """No semantics: one level with a code of its own for every distinct embedding.
+
+    The atomic-ID baseline. Items whose texts are equal share a code, as they must for any
+    tokenizer that sees texts only; an embedding that was not there to learn from gets the code
+    of the nearest one that was.
+    """
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
+        """Number the distinct embeddings; nothing is random."""
+        self.rows = torch.unique(check_embeddings(embeddings), dim=0)
+        self.codebook_sizes = (len(self.rows),)
+        return self
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        """``(N, D)`` → codes ``(N, 1)``."""
+        embeddings = check_embeddings(embeddings)
+        known = {row.tobytes(): code for code, row in enumerate(self.rows.numpy())}
+        codes = torch.tensor([known.get(row.tobytes(), -1) for row in embeddings.cpu().numpy()])
+        new = codes < 0
+        if new.any():
+            codes[new] = in_equal_batches(
+                lambda rows: nearest(rows, self.rows), embeddings[new], torch.device("cpu")
+            )
+        return codes[:, None]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes ``(N, 1)`` → the embeddings they stand for ``(N, D)``."""
+        return self.rows[codes[:, 0]]

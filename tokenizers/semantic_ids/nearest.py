@@ -1,0 +1,56 @@
+"""Nearest codewords, exactly and in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_SCORES_AT_ONCE = 1 << 20
+_ROWS_AT_ONCE = 1024
+
+
+@torch.no_grad()
+def nearest(points: Tensor, codewords: Tensor) -> Tensor:
+    """The codeword next to each point in Euclidean distance; the lowest index where several are.
+
+    ``‖x − c‖² = ‖x‖² − 2(x·c − ½‖c‖²)``, so the largest ``x·c − ½‖c‖²`` is the nearest: one matrix
+    product, in float32 or better whatever autocast says, over blocks of about a million scores.
+    Both sides are first moved by the codewords' mean, because float32 loses the small distances
+    of points that lie far from the origin.
+
+    Args:
+        points: ``(n, D)``.
+        codewords: ``(K, D)``.
+
+    Returns:
+        ``(n,)`` int64.
+    """
+    with torch.autocast(points.device.type, enabled=False):
+        dtype = torch.promote_types(points.dtype, torch.float32)
+        codewords = codewords.to(dtype)
+        centre = codewords.mean(dim=0)
+        codewords = codewords - centre
+        bias = codewords.square().sum(dim=1).mul_(-0.5)
+        rows = max(1, _SCORES_AT_ONCE // len(codewords))
+        found = [
+            torch.addmm(bias, part.to(dtype) - centre, codewords.T).max(dim=1).indices
+            for part in points.split(rows)
+        ]
+    return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=points.device)
+
+
+@torch.no_grad()
+def in_equal_batches(function: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> Tensor:
+    """``function`` over ``rows`` in batches of one fixed size, the last filled up; the result on the CPU.
+
+    Matrix products round differently for different shapes, and a point half-way between two
+    codewords then changes sides. With one shape only, an item's codes do not depend on its company.
+    """
+    results = []
+    for part in rows.split(_ROWS_AT_ONCE):
+        batch = part.new_zeros(_ROWS_AT_ONCE, *part.shape[1:])
+        batch[: len(part)] = part
+        results.append(function(batch.to(device))[: len(part)].cpu())
+    return torch.cat(results) if results else function(rows.to(device)).cpu()
