@@ -1,0 +1,1 @@
+"""Stages, Prefect flows, MLflow tracking and the command line around semantic_ids and recsys."""

@@ -1,0 +1,1 @@
+"""Data, item texts, retrievers and evaluation for recommendation with semantic IDs."""

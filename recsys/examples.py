@@ -115,6 +115,12 @@ class Examples:
             self.query_ids[rows], self.history.select(rows), self.targets.select(rows), self.gains[gains]
         )
 
+    def pairs(self) -> Examples:
+        """One query for every target: what training learns from."""
+        rows, targets = self.targets.row_ids(), self.targets.flat()
+        single = Ragged.from_lengths(targets, np.ones(len(targets), dtype=np.int64))
+        return Examples(self.query_ids[rows], self.history.select(rows), single, self.gains)
+
     def digest(self) -> str:
         """64 hex digits that two evaluation sets share only if every question and answer agree."""
         sha = hashlib.sha256()

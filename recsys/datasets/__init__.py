@@ -1,0 +1,1 @@
+"""Readers: raw files of a corpus → checked frames."""

@@ -1,0 +1,1 @@
+"""Per-query scores on the full catalogue, and what may be concluded from them."""

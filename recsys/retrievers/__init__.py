@@ -1,0 +1,1 @@
+"""Retrievers: fitted on examples over semantic IDs, they rank the whole catalogue."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.evaluation.metrics import per_query_scores
 from recsys.examples import Examples, Ranking
 from semantic_ids.ids import SemanticIds
 from semantic_ids.persistence import Persistent
@@ -64,6 +65,12 @@ class Retriever(Persistent, ABC):
             items[rows, :width] = found.items[:, :width]
             scores[rows, :width] = found.scores[:, :width]
         return Ranking(items, scores)
+
+    def validation_ndcg(self, valid: Examples, at_most: int = 2000) -> float:
+        """NDCG@10 on evenly spaced validation queries: what model choice goes by."""
+        rows = np.linspace(0, len(valid) - 1, min(at_most, len(valid))).astype(np.int64)
+        some = valid.select(rows)
+        return float(per_query_scores(self.rank(some, 10), some, [10])["ndcg_at_10"].mean())
 
     def facts(self) -> dict[str, Any]:
         """The codebook sizes of the catalogue's IDs."""

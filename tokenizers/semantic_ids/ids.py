@@ -13,6 +13,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -100,31 +101,37 @@ class SemanticIds:
         """The item rows with these L codes, in the order of their digits; empty if none has them."""
         return [int(i) for i in self.items_by_leaf if tuple(self.codes[i]) == tuple(code)]
 
-    def expand(self, leaves: Ints, scores: npt.NDArray[np.float32]) -> tuple[Ints, npt.NDArray[np.float32]]:
-        """Rankings of leaves → rankings of items, as wide as the given ones.
+    def expand(self, leaves: Ints, scores: Floats, width: int) -> tuple[Ints, Floats]:
+        """Rankings of leaves → rankings of items.
 
         Args:
             leaves: ``(Q, k)`` int64, best first, ``-1`` behind the last.
             scores: ``(Q, k)`` float32.
+            width: how many items a query gets, if its leaves hold so many.
 
         Returns:
-            Items ``(Q, k)`` int64 padded with ``-1``, and their leaves' scores padded with ``-inf``.
-            Items of one leaf stand together in the order of their digits.
+            Items ``(Q, width)`` int64 padded with ``-1``, and their leaves' scores padded with
+            ``-inf``. Items of one leaf stand together in the order of their digits.
         """
-        width = leaves.shape[1]
-        starts = np.cumsum(self.leaf_sizes) - self.leaf_sizes
+        queries, k = leaves.shape
         sizes = np.where(leaves >= 0, self.leaf_sizes[leaves], 0)
         ends = np.cumsum(sizes, axis=1)
-        items = np.full(leaves.shape, -1, dtype=np.int64)
-        item_scores = np.full(leaves.shape, -np.inf, dtype=np.float32)
-        for place in range(width):  # which leaf, and which of its items, stands at this place
-            column = (ends <= place).sum(axis=1)
-            rows = np.flatnonzero(column < width)
-            at = (rows, column[rows])
-            digit = place - (ends[at] - sizes[at])
-            items[rows, place] = self.items_by_leaf[starts[leaves[at]] + digit]
-            item_scores[rows, place] = scores[at]
-        return items, item_scores
+        begins = ends - sizes
+        # Places are looked up among the ends of all queries at once: row r is shifted by r·stride.
+        stride = max(int(ends[:, -1].max(initial=0)), width) + 1
+        shift = np.arange(queries)[:, None] * stride
+        place = np.arange(width)
+        column = np.searchsorted((ends + shift).ravel(), (place + shift).ravel(), side="right")
+        column = column.reshape(queries, width) - np.arange(queries)[:, None] * k
+        there = place < ends[:, -1:]
+        column = np.where(there, column, 0)
+        leaf = np.take_along_axis(leaves, column, axis=1)
+        first = (np.cumsum(self.leaf_sizes) - self.leaf_sizes)[leaf]
+        at = np.where(there, first + place - np.take_along_axis(begins, column, axis=1), 0)
+        return (
+            np.where(there, self.items_by_leaf[at], -1),
+            np.where(there, np.take_along_axis(scores, column, axis=1), -np.inf).astype(np.float32),
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write ``semantic_ids.safetensors`` and ``semantic_ids.json`` into ``folder``."""
