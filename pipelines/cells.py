@@ -1,0 +1,81 @@
+"""Reads back what the stages wrote: cells for MLflow, and the results of the whole benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.results import Cell, Dataset, Results, summarise
+from recsys.evaluation.scores import QueryScores
+
+
+def read_dataset(title: str, corpus: Path) -> Dataset:
+    """What an ``ingest`` folder holds."""
+    about = json.loads((corpus / "corpus.json").read_text())
+    counts = {name: about[name] for name in ("users", "items", "interactions", "skipped_lines")}
+    return Dataset(title, about["digest"], _manifest(corpus)["config"]["reader"], counts)
+
+
+def read_cell(names: tuple[str, str, int], folders: Mapping[str, Path]) -> Cell:
+    """One cell.
+
+    Args:
+        names: tokenizer, retriever and seed.
+        folders: of the stages ``tokenize`` (if there was one), ``fit`` and ``score``.
+    """
+    manifests = {stage: _manifest(folder) for stage, folder in folders.items()}
+    quality: dict[str, float] = {}
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for stage, folder in folders.items():
+        if stage == "tokenize":
+            quality = json.loads((folder / "quality.json").read_text())
+        if stage != "score":
+            curves |= {f"{stage}_{name}": c for name, c in _curves(folder / "curves.jsonl").items()}
+    tokenizer, retriever, seed = names
+    return Cell(
+        tokenizer=tokenizer,
+        retriever=retriever,
+        seed=seed,
+        scores=QueryScores.read(folders["score"] / "scores.parquet"),
+        quality=quality,
+        seconds=sum(manifest["seconds"] for manifest in manifests.values()),
+        digest=manifests["score"]["digest"],
+        curves=curves,
+        params={stage: manifest["config"] for stage, manifest in manifests.items()},
+    )
+
+
+def read_results(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> Results:
+    """The benchmark's table, from the configuration and the inputs of its ``report`` step."""
+    cells = []
+    for number, names in enumerate(config["cells"]):
+        prefix = f"{number}."
+        folders = {key.removeprefix(prefix): path for key, path in inputs.items() if key.startswith(prefix)}
+        cells.append(read_cell(tuple(names), folders))
+    evaluation = config["evaluation"]
+    seen = "left out" if evaluation["exclude_seen"] else "kept"
+    return summarise(
+        config["title"],
+        read_dataset(config["title"], inputs["corpus"]),
+        f"leave-one-out, full catalogue, items of a user's own history {seen}",
+        cells,
+        reference=evaluation["reference"],
+        metric=evaluation["metric"],
+    )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return manifest
+
+
+def _curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in path.read_text().splitlines():
+        record = json.loads(line)
+        step = record.pop("step")
+        for name, value in record.items():
+            curves.setdefault(name, []).append((step, value))
+    return curves

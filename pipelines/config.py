@@ -1,0 +1,250 @@
+"""What a benchmark file may say; a wrong word is an error that names the nearest right one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from recsys.retrievers.table import RETRIEVERS
+from semantic_ids.choices import check_arguments, nearest_name
+from semantic_ids.registry import create, recipe
+
+
+class ConfigError(ValueError):
+    """A benchmark file or ``--set`` that cannot be used; the message says what to change."""
+
+
+class Section(BaseModel):
+    """A part of a benchmark file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        for key in values if isinstance(values, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key {key!r}. {nearest_name(str(key), list(cls.model_fields))}")
+        return values
+
+
+class Amazon2014Data(Section):
+    """Files of the Amazon 2014 release.
+
+    Attributes:
+        raw: the folder that holds both files.
+        reviews: the 5-core reviews' file name.
+        meta: the metadata's file name.
+        k_core: users and items with fewer interactions are left out, repeatedly.
+        skip_bad_lines: count malformed lines and go on, instead of stopping at the first.
+    """
+
+    reader: Literal["amazon2014"]
+    raw: Path
+    reviews: str
+    meta: str
+    k_core: int = Field(5, ge=1)
+    skip_bad_lines: bool = False
+
+
+class ShopData(Section):
+    """A made-up shop, written in the Amazon 2014 format and read like any other.
+
+    Attributes:
+        users, items: how many are made up, before the 5-core filter.
+        seed: of the world behind them.
+        k_core: as for Amazon.
+    """
+
+    reader: Literal["shop"]
+    users: int = Field(2000, ge=10)
+    items: int = Field(1000, ge=10)
+    seed: int = 0
+    k_core: int = Field(5, ge=1)
+
+
+class TextConfig(Section):
+    """How item texts become vectors.
+
+    Attributes:
+        encoder: ``lsa``, ``minilm``, or a sentence-transformers name or path.
+        dimensions: of ``lsa``; the others have their own.
+    """
+
+    encoder: str = "lsa"
+    dimensions: int = Field(256, ge=1)
+
+
+class TokenizerConfig(Section):
+    """One tokenizer of the comparison; its recipe's name alone will do.
+
+    Attributes:
+        recipe: a name of ``gritrec tokenizers``, or ``module:Class``.
+        name: what it is called in tables; the recipe if not given.
+        params: overrides of the recipe.
+    """
+
+    recipe: str
+    name: str = ""
+    params: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"recipe": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        create(self.recipe, **self.params)
+        return self if self.name else self.model_copy(update={"name": self.recipe})
+
+
+class RetrieverConfig(Section):
+    """One retriever of the comparison; its kind's name alone will do.
+
+    Attributes:
+        kind: a name of :data:`recsys.retrievers.table.RETRIEVERS`.
+        name: what it is called in tables; the kind if not given.
+        params: constructor arguments.
+    """
+
+    kind: str
+    name: str = ""
+    params: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if self.kind not in RETRIEVERS:
+            raise ValueError(
+                f"no retriever is called {self.kind!r}. {nearest_name(self.kind, list(RETRIEVERS))}"
+            )
+        check_arguments(f"retriever {self.kind!r}", RETRIEVERS[self.kind], self.params)
+        RETRIEVERS[self.kind](**self.params)
+        return self if self.name else self.model_copy(update={"name": self.kind})
+
+
+class EvaluationConfig(Section):
+    """What is measured, and against whom.
+
+    Attributes:
+        cutoffs: the K of Recall@K and NDCG@K.
+        exclude_seen: leave items of a user's own history out of all rankings.
+        metric: what the verdict goes by.
+        reference: the tokenizer that all others are tested against.
+    """
+
+    cutoffs: tuple[int, ...] = (5, 10, 50, 100)
+    exclude_seen: bool = False
+    metric: str = "ndcg_at_10"
+    reference: str = "rq-vae"
+
+    @model_validator(mode="after")
+    def _metric_is_measured(self) -> Self:
+        measured = [f"{name}_at_{k}" for name in ("recall", "ndcg") for k in self.cutoffs]
+        if self.metric not in measured:
+            raise ValueError(f"metric {self.metric!r} is not measured. {nearest_name(self.metric, measured)}")
+        return self
+
+
+class BenchmarkConfig(Section):
+    """A whole benchmark.
+
+    Attributes:
+        name: of the benchmark and of its MLflow experiment.
+        workspace: folder for all that is made: stages, MLflow's database and artifacts.
+        tracking_uri: of an MLflow server; the workspace's own database if empty.
+        seeds: each gives every tokenizer and retriever one run.
+        data, text, evaluation: see there.
+        semantic_ids: parameters for every tokenizer that knows them, such as ``levels``.
+        tokenizers: what is compared.
+        retrievers: what it is compared under.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    workspace: Path = Path("workspace")
+    tracking_uri: str = ""
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    data: Annotated[Amazon2014Data | ShopData, Field(discriminator="reader")]
+    text: TextConfig = TextConfig()
+    semantic_ids: dict[str, Any] = {}
+    tokenizers: tuple[TokenizerConfig, ...] = Field(min_length=1)
+    retrievers: tuple[RetrieverConfig, ...] = Field(min_length=1)
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("tokenizers", "retrievers")
+    @classmethod
+    def _distinct_names(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        names = [entry.name for entry in entries]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} stands here twice; give one of them another 'name'")
+        return entries
+
+    @model_validator(mode="after")
+    def _reference_takes_part(self) -> Self:
+        names = [tokenizer.name for tokenizer in self.tokenizers]
+        if self.evaluation.reference not in names:
+            raise ValueError(
+                f"evaluation.reference {self.evaluation.reference!r} is none of the tokenizers: {', '.join(names)}"
+            )
+        for key in self.semantic_ids:
+            if not any(key in recipe(t.recipe).parameters() for t in self.tokenizers):
+                raise ValueError(f"semantic_ids.{key} is a parameter of none of the tokenizers")
+        return self
+
+
+def load_config(path: str | Path, settings: Sequence[str] = ()) -> BenchmarkConfig:
+    """Read a benchmark file.
+
+    Args:
+        path: a YAML file.
+        settings: ``key=value`` overrides with dotted keys; values are read as YAML.
+
+    Raises:
+        ConfigError: the file or a setting cannot be used; one line for each thing wrong.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give the path of a benchmark file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold keys such as name, data, tokenizers and retrievers")
+    for setting in settings:
+        _apply(values, setting)
+    try:
+        return BenchmarkConfig.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(e["loc"], e["msg"]) for e in error.errors()]
+        raise ConfigError(f"{path}:\n" + "\n".join(lines)) from error
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    """Put one ``a.b=value`` into nested ``values``; a number in the key counts a list's entries from 0."""
+    key, equals, text = setting.partition("=")
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise ConfigError(f"--set {setting}: write key=value, for example --set data.k_core=5")
+    *path, last = key.split(".")
+    place: Any = values
+    try:
+        for part in path:
+            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+        place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ConfigError(f"--set {setting}: there is no place called {key!r}") from error
+
+
+def _explain(where: tuple[int | str, ...], message: str) -> str:
+    place = ".".join(str(part) for part in where) or "file"
+    return f"  {place}: {message.removeprefix('Value error, ')}"

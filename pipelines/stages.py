@@ -1,0 +1,149 @@
+"""What each stage does: from its inputs' folders and its configuration to the files of its own folder.
+
+Stages know neither Prefect nor MLflow, and those from ``tokenize`` on need no polars either: they
+run wherever torch runs, from prepared folders.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.cells import read_results
+from pipelines.progress import announce
+from pipelines.report import html_report
+from recsys.evaluation.metrics import per_query_scores
+from recsys.evaluation.scores import QueryScores, evaluation_set_digest
+from recsys.retrievers.base import Retriever
+from recsys.retrievers.table import RETRIEVERS
+from recsys.splits import leave_one_out, read_sequences, sequences_of, write_sequences
+from semantic_ids.ids import SemanticIds
+from semantic_ids.quality import quality
+from semantic_ids.registry import create
+
+Config = Mapping[str, Any]
+Inputs = Mapping[str, Path]
+
+
+def ingest(raw: Path, config: Config, inputs: Inputs, out: Path) -> None:
+    """Files in the folder ``raw`` → ``items.parquet``, ``sequences.parquet`` and ``corpus.json``."""
+    from recsys.datasets.amazon import read_amazon2014  # noqa: PLC0415 — polars is for this stage only
+    from recsys.datasets.synthetic import write_shop  # noqa: PLC0415
+
+    if config["reader"] == "shop":
+        reviews, meta = write_shop(
+            out / "raw", users=config["users"], items=config["items"], seed=config["seed"]
+        )
+    else:
+        reviews, meta = raw / config["reviews"], raw / config["meta"]
+    corpus = read_amazon2014(
+        reviews, meta, k_core=config["k_core"], skip_bad_lines=config.get("skip_bad_lines", False)
+    )
+    corpus.items.write_parquet(out / "items.parquet")
+    write_sequences(sequences_of(corpus), out / "sequences.parquet")
+    about = {**corpus.statistics(), "skipped_lines": corpus.skipped_lines, "digest": corpus.digest()}
+    (out / "corpus.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def embed(config: Config, inputs: Inputs, out: Path) -> None:
+    """``items.parquet`` → ``embeddings.npy`` ``(N, D)`` float32, in the items' order."""
+    import polars as pl  # noqa: PLC0415
+
+    from recsys.text import embed_texts, item_texts  # noqa: PLC0415
+
+    texts = item_texts(pl.read_parquet(inputs["corpus"] / "items.parquet"))
+    with announce(f"embed {len(texts)} texts with {config['encoder']}") as progress:
+        vectors = embed_texts(
+            texts,
+            config["encoder"],
+            dimensions=config["dimensions"],
+            on_progress=lambda done, total: progress(done, total, ""),
+        )
+    np.save(out / "embeddings.npy", vectors)
+
+
+def tokenize(config: Config, inputs: Inputs, out: Path) -> None:
+    """``embeddings.npy`` → the fitted tokenizer, the catalogue's semantic IDs and their quality."""
+    embeddings = np.load(inputs["embeddings"] / "embeddings.npy", allow_pickle=False)
+    tokenizer = create(config["class"], **config["params"])
+    with announce(f"tokenize with {config['name']}, seed {config['seed']}") as progress:
+        curves = Curves(out / "curves.jsonl", getattr(tokenizer, "steps", None), progress)
+        tokenizer.fit(torch.from_numpy(embeddings), seed=config["seed"], on_step=curves)
+    codes = tokenizer.encode(torch.from_numpy(embeddings))
+    ids = SemanticIds(codes.numpy(), tokenizer.codebook_sizes)
+    try:
+        reconstructed = tokenizer.decode(codes).numpy()
+    except NotImplementedError:
+        reconstructed = None
+    tokenizer.save(out / "tokenizer")
+    ids.save(out)
+    figures = quality(ids, embeddings, reconstructed).as_metrics()
+    (out / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def fit(config: Config, inputs: Inputs, out: Path) -> None:
+    """Sequences and semantic IDs → the fitted retriever."""
+    split = leave_one_out(read_sequences(inputs["corpus"] / "sequences.parquet"))
+    if "ids" in inputs:
+        ids = SemanticIds.load(inputs["ids"])
+    else:  # a retriever that looks at no codes: every item is its own
+        items = json.loads((inputs["corpus"] / "corpus.json").read_text())["items"]
+        ids = SemanticIds(np.arange(items)[:, None], (items,))
+    retriever = RETRIEVERS[config["kind"]](**config["params"])
+    training = getattr(retriever, "training", None)
+    with announce(f"fit {config['kind']}") as progress:
+        curves = Curves(out / "curves.jsonl", training.steps if training else None, progress)
+        retriever.fit(split.train, split.valid, ids, seed=config["seed"], on_step=curves)
+    retriever.save(out / "retriever")
+
+
+def score(config: Config, inputs: Inputs, out: Path) -> None:
+    """The fitted retriever on the test examples → ``scores.parquet``, one row a user."""
+    test = leave_one_out(read_sequences(inputs["corpus"] / "sequences.parquet")).test
+    corpus = json.loads((inputs["corpus"] / "corpus.json").read_text())
+    retriever: Retriever = Retriever.load(inputs["retriever"] / "retriever")
+    with announce(f"rank the catalogue for {len(test)} users") as progress:
+        ranking = retriever.rank(
+            test,
+            max(config["cutoffs"]),
+            exclude_seen=config["exclude_seen"],
+            on_progress=lambda done: progress(done, len(test), ""),
+        )
+    QueryScores(
+        test.query_ids,
+        per_query_scores(ranking, test, config["cutoffs"]),
+        evaluation_set_digest(test, corpus["digest"], config["exclude_seen"]),
+    ).write(out / "scores.parquet")
+
+
+def report(config: Config, inputs: Inputs, out: Path) -> None:
+    """All cells' folders → ``report.html``."""
+    (out / "report.html").write_text(html_report(read_results(config, inputs)))
+
+
+class Curves:
+    """Takes what is reported while fitting: a line of JSON a step, and the progress on the screen.
+
+    Args:
+        path: of the file.
+        total: how many steps there will be at the most, if that is known.
+        progress: what :func:`~pipelines.progress.announce` gave.
+    """
+
+    def __init__(
+        self, path: Path, total: int | None, progress: Callable[[int, int | None, str], None]
+    ) -> None:
+        self.path, self.total, self.progress = path, total, progress
+        path.touch()
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep one step."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        shown = " ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3])
+        self.progress(step, self.total, shown)

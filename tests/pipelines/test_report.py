@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pipelines.report import chart, console_report, decimal, html_report, metric_label, table, verdicts
+from pipelines.results import NO_TOKENIZER, Dataset, Results, Row
+from recsys.evaluation.significance import Comparison
+
+
+def row(
+    tokenizer: str,
+    mean: float,
+    *,
+    against: float | None = None,
+    p: float = 1.0,
+    retriever: str = "dual-encoder",
+    quality: dict[str, float] | None = None,
+) -> Row:
+    """A row with score ``mean``, compared with a reference of score ``against`` at an adjusted ``p``."""
+    test = None
+    if against is not None:
+        gap = mean - against
+        test = Comparison(against, mean, gap, gap - 0.0017, gap + 0.0017, p / 2, p, 0.1, 100)
+    means = {"recall_at_10": 2 * mean, "ndcg_at_10": mean}
+    return Row(tokenizer, retriever, 3, means, mean - 0.001, mean + 0.002, 0.0004, quality or {}, 1.0, test)
+
+
+def results(*rows: Row) -> Results:
+    data = Dataset("made-up-shop", "da7a", "data/raw", {"users": 22363, "items": 12101})
+    return Results("shops", data, "items already seen left out", "ndcg_at_10", "rq-vae", rows)
+
+
+MIXED = results(
+    row("grit-vq", 0.0312, against=0.0291, p=0.016, quality={"collision_rate": 0.0123, "gini": 0.4}),
+    row("rq-vae", 0.0291, quality={"collision_rate": 0.5}),
+    row("a-tokenizer-with-a-rather-long-name", 0.0201, against=0.0291, p=0.0001),
+    row(NO_TOKENIZER, 0.0055, retriever="popularity"),
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "sign", "text"),
+    [
+        (0.0312, 4, False, ".0312"),
+        (0.0021, 4, True, "+.0021"),
+        (-0.0021, 4, True, "−.0021"),
+        (1.0, 4, False, "1.0000"),
+        (10.04, 1, False, "10.0"),
+        (-10.5, 1, True, "−10.5"),
+    ],
+)
+def test_numbers_are_printed_as_papers_do(value: float, places: int, sign: bool, text: str) -> None:
+    assert decimal(value, places, sign=sign) == text
+
+
+def test_metrics_are_named_as_papers_do() -> None:
+    assert [metric_label(name) for name in ("ndcg_at_10", "recall_at_5")] == ["NDCG@10", "Recall@5"]
+
+
+def test_a_real_difference_is_called_real() -> None:
+    assert verdicts(MIXED) == [
+        "grit-vq has the best NDCG@10 with dual-encoder (.0312); the difference to rq-vae "
+        "(+.0021, 95 % CI +.0004 … +.0038) is real (p = .016 after Holm)."
+    ]
+
+
+def test_a_difference_that_may_be_chance_is_called_so() -> None:
+    found = verdicts(results(row("grit-vq", 0.0312, against=0.0302, p=0.41), row("rq-vae", 0.0302)))
+    assert found == [
+        "No significant winner with dual-encoder: grit-vq has the best NDCG@10 (.0312), but the difference "
+        "to rq-vae (+.0010, 95 % CI −.0007 … +.0027) could be chance (p = .410 after Holm)."
+    ]
+
+
+def test_a_reference_that_wins_is_told_from_the_next_best() -> None:
+    rows = [
+        row("rq-vae", 0.03),
+        row("fsq", 0.02, against=0.03, p=1e-9),
+        row("lsh", 0.01, against=0.03, p=1e-12),
+    ]
+    assert verdicts(results(*rows)) == [
+        "rq-vae has the best NDCG@10 with dual-encoder (.0300); the difference of fsq, the next best, to it "
+        "(−.0100, 95 % CI −.0117 … −.0083) is real (p < .001 after Holm)."
+    ]
+
+
+def test_every_retriever_and_every_unbeaten_floor_gets_a_sentence() -> None:
+    found = verdicts(
+        results(
+            row("rq-vae", 0.03),
+            row("rq-vae", 0.02, retriever="tiger"),
+            row(NO_TOKENIZER, 0.025, retriever="item-knn"),
+            row(NO_TOKENIZER, 0.01, retriever="popularity"),
+        )
+    )
+    assert found == [
+        "rq-vae has NDCG@10 .0300 with dual-encoder; there is no tokenizer to compare it with.",
+        "rq-vae has NDCG@10 .0200 with tiger; there is no tokenizer to compare it with.",
+        "item-knn, which uses no tokenizer, is above every tokenizer with tiger (NDCG@10 .0250).",
+    ]
+
+
+def test_the_table_prints_losses_as_they_are_and_gaps_as_dashes() -> None:
+    first, reference, loss, floor = table(MIXED)
+    assert first["collisions"] == "1.2%"
+    assert (loss["difference"], loss["p (Holm)"], loss["verdict"]) == ("−.0090", "<.001", "worse")
+    assert loss["95 % interval"] == "−.0107 … −.0073"
+    assert (loss["collisions"], floor["collisions"]) == ("–", "–")
+    assert (reference["difference"], reference["verdict"]) == ("–", "reference")
+    assert (floor["tokenizer"], floor["p"], floor["NDCG@10"]) == ("–", "–", ".0055")
+
+
+def test_the_chart_shows_every_score_and_difference_with_its_interval() -> None:
+    figure = chart(MIXED)
+    scores, *bars, differences = figure.data
+    shown = {(r, t): x for bar in bars for r, t, x in zip(*bar.y, bar.x, strict=True)}
+    assert shown == {(row.retriever, row.tokenizer): row.means["ndcg_at_10"] for row in MIXED.rows}
+    assert {bar.name for bar in bars} == {"better", "reference", "worse", "floor"}
+    assert np.array(scores.error_x.array) == pytest.approx([0.002] * 4)
+    assert np.array(scores.error_x.arrayminus) == pytest.approx([0.001] * 4)
+    assert list(differences.y[1]) == ["grit-vq", "a-tokenizer-with-a-rather-long-name"]
+    assert np.array(differences.x) == pytest.approx([0.0021, -0.0090])
+    assert np.array(differences.error_x.array) == pytest.approx([0.0017] * 2)
+
+
+def test_a_chart_without_comparisons_can_be_drawn() -> None:
+    assert len(chart(results(row("rq-vae", 0.03))).data) == 3
+
+
+class Page(HTMLParser):
+    """Collects a page's text outside scripts, its cells, and all addresses it would load."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self._within = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._within = tag
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within in ("td", "th"):
+            self.rows[-1][-1] += data
+        if self._within not in ("script", "style"):
+            self.text += data
+
+
+def test_the_page_holds_everything_and_loads_nothing() -> None:
+    html = html_report(MIXED)
+    page = Page(html)
+    assert page.addresses == []
+    assert html.count("* plotly.js v") == 1
+    assert "22,363 users · 12,101 items" in page.text
+    assert "items already seen left out" in page.text
+    assert all(sentence in page.text for sentence in verdicts(MIXED))
+    expected = table(MIXED)
+    assert page.rows[:5] == [list(expected[0]), *(list(line.values()) for line in expected)]
+    assert page.rows[5:] == [
+        ["tokenizer", "collision rate", "gini"],
+        ["grit-vq", "0.0123", "0.4"],
+        ["rq-vae", "0.5", "–"],
+        ["a-tokenizer-with-a-rather-long-name", "–", "–"],
+    ]
+
+
+def test_names_cannot_break_the_page() -> None:
+    page = Page(html_report(results(row("<script>alert(1)</script>", 0.03))))
+    assert "<script>alert(1)</script>" in [cell for line in page.rows for cell in line]
+
+
+def test_the_console_loses_nothing_on_a_narrow_terminal() -> None:
+    console = Console(file=StringIO(), width=80)
+    console.print(console_report(MIXED))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text.replace(" … ", "")
+    for line in table(MIXED):
+        assert all(line[name] in text for name in ("Recall@10", "NDCG@10", "collisions", "difference"))
+    assert "better" in text
+    assert "worse" in text
+    assert "is real (p = .016 after Holm)." in " ".join(text.split())

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipelines.results import NO_TOKENIZER, Cell, Dataset, Results, summarise
+from recsys.evaluation.scores import QueryScores
+
+DATASET = Dataset("made-up", "da7a", "data/raw", {"users": 60})
+SHIFTS = {"rq-vae": 0.0, "grit-vq": 0.08, "lsh": -0.08}
+
+
+def cell(tokenizer: str, retriever: str, seed: int, values: np.ndarray, quality: Mapping[str, float]) -> Cell:
+    ids = np.array([f"u{i:03}" for i in range(len(values))])
+    scores = QueryScores(ids, {"recall_at_10": np.round(values), "ndcg_at_10": values}, "d")
+    return Cell(tokenizer, retriever, seed, scores, quality, 10.0 + seed, "digest", {}, {})
+
+
+def benchmark() -> list[Cell]:
+    """Two retrievers × three tokenizers × two seeds, and a floor; planted differences under the first."""
+    rng = np.random.default_rng(0)
+    users = rng.uniform(0.2, 0.8, 60)
+    cells = []
+    for retriever, strength in (("dual-encoder", 1.0), ("tiger", 0.0)):
+        for tokenizer, shift in SHIFTS.items():
+            for seed in (0, 1):
+                values = users + strength * shift + rng.normal(0, 0.05, 60)
+                cells.append(cell(tokenizer, retriever, seed, values, {"collision_rate": seed}))
+    return [cell(NO_TOKENIZER, "popularity", 0, users / 2, {}), *cells]
+
+
+def summary(cells: list[Cell]) -> Results:
+    return summarise("made-up", DATASET, "leave-one-out", cells, reference="rq-vae")
+
+
+def test_a_row_averages_over_seeds_and_users() -> None:
+    cells = benchmark()
+    (row,) = [r for r in summary(cells).rows if (r.tokenizer, r.retriever) == ("grit-vq", "tiger")]
+    runs = [c.scores for c in cells if (c.tokenizer, c.retriever) == ("grit-vq", "tiger")]
+    first, second = (run.columns["ndcg_at_10"] for run in runs)
+    assert row.seeds == 2
+    assert row.means["ndcg_at_10"] == pytest.approx((first.mean() + second.mean()) / 2)
+    assert row.means["recall_at_10"] == pytest.approx(np.mean([r.columns["recall_at_10"] for r in runs]))
+    assert row.seed_spread == pytest.approx(abs(first.mean() - second.mean()) / np.sqrt(2))
+    interval = stats.ttest_1samp((first + second) / 2, 0).confidence_interval()
+    assert (row.low, row.high) == pytest.approx(tuple(interval))
+    assert (row.quality, row.seconds) == ({"collision_rate": 0.5}, 10.5)
+
+
+def test_tokenizers_are_tested_against_the_reference_in_one_family() -> None:
+    cells = benchmark()
+    results = summary(cells)
+
+    def of_users(tokenizer: str, retriever: str) -> np.ndarray:
+        found = [c.scores for c in cells if (c.tokenizer, c.retriever) == (tokenizer, retriever)]
+        return np.mean([scores.columns["ndcg_at_10"] for scores in found], axis=0)
+
+    tests = {(r.retriever, r.tokenizer): r.comparison for r in results.rows if r.comparison}
+    pairs = [(retriever, t) for retriever in ("dual-encoder", "tiger") for t in ("grit-vq", "lsh")]
+    expected = {pair: stats.ttest_rel(of_users(*pair[::-1]), of_users("rq-vae", pair[0])) for pair in pairs}
+    assert tests.keys() == expected.keys()
+    for pair, test in tests.items():
+        assert test.p_value == pytest.approx(expected[pair].pvalue, rel=1e-9)
+        assert (test.low, test.high) == pytest.approx(tuple(expected[pair].confidence_interval()))
+    smallest = min(tests.values(), key=lambda test: test.p_value)
+    assert smallest.p_adjusted == pytest.approx(4 * smallest.p_value)
+
+
+def test_verdicts_find_what_was_planted_and_nothing_else() -> None:
+    found = {(r.retriever, r.tokenizer): r.verdict for r in summary(benchmark()).rows}
+    assert found == {
+        ("dual-encoder", "grit-vq"): "better",
+        ("dual-encoder", "rq-vae"): "reference",
+        ("dual-encoder", "lsh"): "worse",
+        ("tiger", "grit-vq"): "no evidence",
+        ("tiger", "rq-vae"): "reference",
+        ("tiger", "lsh"): "no evidence",
+        ("popularity", NO_TOKENIZER): "floor",
+    }
+
+
+def test_rows_stand_best_first_and_floors_last() -> None:
+    results = summary(benchmark())
+    assert [r.retriever for r in results.rows] == ["dual-encoder"] * 3 + ["tiger"] * 3 + ["popularity"]
+    for rows in results.by_retriever().values():
+        means = [r.means["ndcg_at_10"] for r in rows]
+        assert means == sorted(means, reverse=True)
+    assert [r.retriever for r in results.floors()] == ["popularity"]
+
+
+def test_one_seed_has_no_spread() -> None:
+    results = summary([c for c in benchmark() if c.seed == 0])
+    assert {r.seed_spread for r in results.rows} == {None}
+
+
+def test_records_are_tidy() -> None:
+    results = summary(benchmark())
+    scores, tests = results.score_records(), results.significance_records()
+    assert len(scores) == 7
+    assert len({tuple(record) for record in scores}) == 1  # the same columns in every record
+    assert scores[-1]["collision_rate"] is None
+    assert [record["tokenizer"] for record in tests].count("rq-vae") == 0
+    for record in tests:
+        assert record["difference"] == pytest.approx(record["mean"] - record["reference_mean"])
+
+
+def test_the_main_metric_can_be_another() -> None:
+    results = summarise("x", DATASET, "", benchmark(), reference="lsh", metric="recall_at_10")
+    assert {r["metric"] for r in results.significance_records()} == {"recall_at_10"}
+    assert {r["reference"] for r in results.significance_records()} == {"lsh"}
+
+
+def test_what_cannot_be_summarised_is_refused() -> None:
+    cells = benchmark()
+    with pytest.raises(ValueError, match="without results"):
+        summary([])
+    with pytest.raises(ValueError, match="two results for rq-vae with tiger and seed 0"):
+        summary([*cells, next(c for c in cells if (c.tokenizer, c.retriever) == ("rq-vae", "tiger"))])
+    with pytest.raises(ValueError, match="no result for the reference tokenizer 'rq-vae' with tiger"):
+        summary([c for c in cells if (c.tokenizer, c.retriever) != ("rq-vae", "tiger")])
+    with pytest.raises(ValueError, match="different evaluation sets"):
+        summary([*cells[:-1], replace(cells[-1], scores=replace(cells[-1].scores, evaluation_set="e"))])
+    with pytest.raises(ValueError, match="no metric 'ndcg_at_50'"):
+        summarise("x", DATASET, "", cells, reference="rq-vae", metric="ndcg_at_50")

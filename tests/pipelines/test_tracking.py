@@ -1,0 +1,192 @@
+"""Against a real SQLite store: creating one takes seconds, so all tests share it, a benchmark each."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow.entities import Run
+
+from pipelines.report import verdicts
+from pipelines.results import NO_TOKENIZER, Cell, Dataset, summarise
+from pipelines.tracking import Tracker, embedded_uri, scores_of_run
+from recsys.evaluation.scores import QueryScores
+
+DATASET = Dataset("made-up-shop", "0123456789abcdef" * 4, "data/raw", {"users": 40, "items": 9})
+PARAMS = {"seeds": 2, "protocol": {"exclude_seen": True, "cutoffs": [5, 10]}}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workspace")
+
+
+def cell(tokenizer: str, seed: int, retriever: str = "tiger") -> Cell:
+    rng = np.random.default_rng([len(tokenizer), seed])
+    ids = np.array([f"u{i:02}" for i in range(40)])
+    return Cell(
+        tokenizer=tokenizer,
+        retriever=retriever,
+        seed=seed,
+        scores=QueryScores(ids, {"recall_at_10": rng.random(40), "ndcg_at_10": rng.random(40)}, "d"),
+        quality={} if tokenizer == NO_TOKENIZER else {"collision_rate": 0.25},
+        seconds=1.5,
+        digest=f"{tokenizer}-{retriever}-{seed}",
+        curves={"retriever/loss": [(step, 1 / step) for step in range(1, 1201)]},
+        params={"retriever": {"training": {"steps": 1200}}},
+    )
+
+
+def cells() -> list[Cell]:
+    floor = cell(NO_TOKENIZER, 0, "popularity")
+    return [*(cell(tokenizer, seed) for tokenizer in ("rq-vae", "grit-vq") for seed in (0, 1)), floor]
+
+
+def opened(workspace: Path, name: str) -> Tracker:
+    return Tracker.open(workspace, name, "be7c", params=PARAMS, dataset=DATASET)
+
+
+def runs_of(tracker: Tracker) -> tuple[list[Run], list[Run]]:
+    """The benchmark's runs and the runs under them, as MLflow's own search finds them."""
+    runs = tracker.client.search_runs([tracker.experiment_id])
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in runs if run not in children], children
+
+
+def artifact(tracker: Tracker, name: str, folder: Path) -> str:
+    return Path(tracker.client.download_artifacts(tracker.run_id, name, str(folder))).read_text()
+
+
+def records(tracker: Tracker, name: str, folder: Path) -> list[dict[str, Any]]:
+    found = json.loads(artifact(tracker, name, folder))
+    return [dict(zip(found["columns"], line, strict=True)) for line in found["data"]]
+
+
+def test_a_benchmark_is_a_run_with_a_run_under_it_for_each_cell(workspace: Path, tmp_path: Path) -> None:
+    tracker = opened(workspace, "whole")
+    for one in cells():
+        tracker.log_cell(one)
+    results = summarise("whole", DATASET, "leave-one-out", cells(), reference="rq-vae")
+    tracker.close(results)
+
+    (parent,), children = runs_of(tracker)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params == {
+        "seeds": "2",
+        "protocol.exclude_seen": "True",
+        "protocol.cutoffs": "[5, 10]",
+    }
+    assert parent.data.tags["gritrec.digest"] == "be7c"
+    assert parent.data.tags["mlflow.note.content"] == "\n\n".join(verdicts(results))
+    assert len(children) == 5
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert {run.data.tags["gritrec.digest"] for run in children} == {one.digest for one in cells()}
+    assert (workspace / "mlartifacts").is_dir()
+
+    tables = {name: records(tracker, name, tmp_path) for name in ("results.json", "significance.json")}
+    assert [r["ndcg_at_10"] for r in tables["results.json"]] == pytest.approx(
+        [row.means["ndcg_at_10"] for row in results.rows]
+    )
+    (test,) = tables["significance.json"]
+    assert test["p_holm"] == pytest.approx(results.significance_records()[0]["p_holm"])
+    assert "which tokenizer recommends best?" in artifact(tracker, "report.html", tmp_path)
+    assert "plotly.js v" in artifact(tracker, "scores.html", tmp_path)
+
+
+def test_a_cell_keeps_its_settings_curves_scores_and_dataset(workspace: Path) -> None:
+    tracker = opened(workspace, "one cell")
+    one = cell("grit-vq", 7)
+    run_id = tracker.log_cell(one)
+    run = tracker.client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {
+        "tokenizer": "grit-vq",
+        "seed": "7",
+        "retriever": "tiger",
+        "retriever.training.steps": "1200",
+    }
+    assert run.data.metrics["ndcg_at_10"] == pytest.approx(one.scores.columns["ndcg_at_10"].mean())
+    assert run.data.metrics["collision_rate"] == 0.25
+    assert run.data.metrics["seconds"] == 1.5
+    history = tracker.client.get_metric_history(run_id, "retriever/loss")
+    assert sorted((point.step, point.value) for point in history) == one.curves["retriever/loss"]
+    (data,) = (given.dataset for given in run.inputs.dataset_inputs)
+    assert (data.name, data.digest) == ("made-up-shop", DATASET.digest[:36])
+    assert json.loads(data.profile) == {"users": 40, "items": 9}
+
+    read = scores_of_run(run_id, embedded_uri(workspace))
+    assert read.query_ids.tolist() == one.scores.query_ids.tolist()
+    assert read.columns["ndcg_at_10"].tolist() == one.scores.columns["ndcg_at_10"].tolist()
+    assert read.evaluation_set == "d"
+
+
+class KilledWhileWriting(QueryScores):
+    def write(self, path: Path) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_killed_benchmark_goes_on_where_it_was(workspace: Path) -> None:
+    first, second, *rest = cells()
+    before = opened(workspace, "killed")
+    done = before.log_cell(first)
+    with pytest.raises(KeyboardInterrupt):  # the run exists and holds metrics, but is not ended
+        before.log_cell(replace(second, scores=KilledWhileWriting(**vars(second.scores))))
+    assert [run.info.status for run in runs_of(before)[1]].count("RUNNING") == 1
+
+    after = opened(workspace, "killed")
+    assert after.run_id == before.run_id
+    assert after.log_cell(first) == done
+    for one in (second, *rest):
+        after.log_cell(one)
+    after.close(summarise("killed", DATASET, "leave-one-out", cells(), reference="rq-vae"))
+    (parent,), children = runs_of(after)
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    assert sorted(run.data.tags["gritrec.digest"] for run in children) == sorted(c.digest for c in cells())
+
+
+def test_closing_again_replaces_what_was_kept(workspace: Path, tmp_path: Path) -> None:
+    few, more = cells()[:2], cells()
+    for given in (few, more):
+        tracker = opened(workspace, "closed twice")
+        for one in given:
+            tracker.log_cell(one)
+        tracker.close(summarise("closed twice", DATASET, "", given, reference="rq-vae"))
+    assert len(runs_of(tracker)[0]) == 1
+    assert len(records(tracker, "results.json", tmp_path)) == 3
+    assert len(records(tracker, "significance.json", tmp_path)) == 1
+
+
+def test_another_digest_is_another_benchmark(workspace: Path) -> None:
+    one = opened(workspace, "changed")
+    other = Tracker.open(workspace, "changed", "0ther", params={"seeds": 5}, dataset=DATASET)
+    assert one.experiment_id == other.experiment_id
+    assert one.run_id != other.run_id
+    assert one.log_cell(cell("rq-vae", 0)) != other.log_cell(cell("rq-vae", 0))
+
+
+def test_cells_may_be_logged_from_threads(workspace: Path) -> None:
+    tracker = opened(workspace, "threads")
+    with ThreadPoolExecutor(4) as pool:
+        run_ids = list(pool.map(tracker.log_cell, cells()))
+    found = {run.info.run_id: run.data.tags["gritrec.digest"] for run in runs_of(tracker)[1]}
+    assert found == {run_id: one.digest for run_id, one in zip(run_ids, cells(), strict=True)}
+
+
+def test_a_curve_must_not_hide_a_score(workspace: Path) -> None:
+    tracker = opened(workspace, "clash")
+    with pytest.raises(ValueError, match="named differently: collision_rate"):
+        tracker.log_cell(replace(cell("rq-vae", 0), curves={"collision_rate": [(1, 0.5)]}))
+    assert runs_of(tracker)[1] == []
+
+
+def test_scores_are_asked_of_a_cell(workspace: Path) -> None:
+    tracker = opened(workspace, "asked")
+    with pytest.raises(ValueError, match=r"keeps no scores\.parquet; give the run of one tokenizer"):
+        scores_of_run(tracker.run_id, embedded_uri(workspace))
+    with pytest.raises(ValueError, match="no run 0123"):
+        scores_of_run("0123", embedded_uri(workspace))

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from recsys.evaluation.scores import QueryScores
+from recsys.evaluation.significance import compare_all, holm, mean_interval, paired_t_test
+
+
+def scores_of(values: np.ndarray, digest: str = "d") -> QueryScores:
+    return QueryScores(np.array([f"q{i:05}" for i in range(len(values))]), {"ndcg_at_10": values}, digest)
+
+
+def noisy(seed: int, shift: float = 0.0, n: int = 400) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0.3 + shift, 0.1, n)
+
+
+def test_a_comparison_computed_by_hand() -> None:
+    # Differences 1, 2, 3, 2: mean 2, standard deviation sqrt(2/3), t = 2 / (.8165 / 2) = 4.899.
+    result = paired_t_test(np.array([0.0, 1, 1, 0]), np.array([1.0, 3, 4, 2]))
+    assert (result.mean_a, result.mean_b, result.difference, result.n) == (0.5, 2.5, 2.0, 4)
+    assert result.effect_size == pytest.approx(2 / np.sqrt(2 / 3))
+    assert result.p_value == pytest.approx(0.01628, abs=1e-5)  # two-sided t of 4.899 with 3 degrees
+    half = 3.182446 * np.sqrt(2 / 3) / 2  # the tables' t for 3 degrees at 97.5 %
+    assert (result.low, result.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+    assert result.verdict == "better"
+    assert paired_t_test(np.array([1.0, 3, 4, 2]), np.array([0.0, 1, 1, 0])).verdict == "worse"
+
+
+def test_p_is_that_of_scipy_on_the_saved_files(tmp_path: Path) -> None:
+    for name, values in (("a", noisy(1)), ("b", noisy(2, shift=0.01))):
+        scores_of(values).write(tmp_path / f"{name}.parquet")
+    saved = [pq.read_table(tmp_path / f"{n}.parquet")["ndcg_at_10"].to_numpy() for n in "ab"]
+    read = {n: QueryScores.read(tmp_path / f"{n}.parquet") for n in "ab"}
+    (result,) = compare_all(read, "ndcg_at_10", [("a", "b")])
+    expected = stats.ttest_rel(saved[1], saved[0])
+    assert result.p_value == expected.pvalue
+    assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-12)
+    narrow = paired_t_test(*saved, confidence=0.8)
+    assert (narrow.low, narrow.high) == pytest.approx(tuple(expected.confidence_interval(0.8)), rel=1e-12)
+
+
+def test_identical_scores_are_no_difference() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = paired_t_test(noisy(1), noisy(1))
+    assert (result.difference, result.low, result.high, result.effect_size) == (0, 0, 0, 0)
+    assert (result.p_value, result.p_adjusted, result.verdict) == (1, 1, "no evidence")
+
+
+def test_the_same_difference_on_every_query_is_certain() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = paired_t_test(np.ones(5), np.zeros(5))
+    assert (result.difference, result.low, result.high, result.p_value) == (-1, -1, -1, 0)
+    assert result.effect_size == -np.inf
+
+
+def test_p_values_without_a_difference_are_uniform() -> None:
+    rng = np.random.default_rng(0)
+    users = rng.random(200)  # what the two share: how easy each query is
+    runs = [users + rng.normal(0, 0.2, (2, 200)) for _ in range(500)]
+    p_values = [paired_t_test(a, b).p_value for a, b in runs]
+    assert stats.kstest(p_values, "uniform").pvalue > 0.01
+    assert 0.02 < np.mean(np.array(p_values) < 0.05) < 0.08
+
+
+def test_pairing_finds_what_the_spread_between_queries_would_hide() -> None:
+    rng = np.random.default_rng(0)
+    users = rng.random(500)
+    a, b = users, users + rng.normal(0.01, 0.05, 500)
+    assert stats.ttest_ind(a, b).pvalue > 0.3
+    assert paired_t_test(a, b).p_value < 0.01
+
+
+def test_the_interval_of_a_mean() -> None:
+    expected = stats.ttest_1samp(noisy(3), 0).confidence_interval(0.95)
+    assert mean_interval(noisy(3)) == pytest.approx(tuple(expected))
+    assert mean_interval(np.full(4, 0.5)) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(("a", "b"), [(np.zeros(3), np.zeros(4)), (np.zeros(1), np.ones(1))])
+def test_what_cannot_be_paired_is_refused(a: np.ndarray, b: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="two score vectors of one length"):
+        paired_t_test(a, b)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([0.03], [0.03]),
+        ([0.04, 0.01, 0.03], [0.06, 0.03, 0.06]),  # .01·3, .03·2, then .04·1 lifted to .06
+        ([0.01, 0.01, 0.01], [0.03, 0.03, 0.03]),
+        ([0.5, 0.9, 0.001], [1.0, 1.0, 0.003]),
+        ([], []),
+    ],
+)
+def test_holm_computed_by_hand(p_values: list[float], adjusted: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(adjusted)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_rejects_what_its_step_down_procedure_rejects(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    ordered, m = np.sort(p_values), len(p_values)
+    passed = ordered * np.arange(m, 0, -1) < 0.05  # walk up from the smallest, stop at the first failure
+    rejections = m if passed.all() else int(np.argmin(passed))
+    assert (adjusted < 0.05).sum() == rejections
+    assert (adjusted >= p_values).all()
+
+
+def test_a_family_is_adjusted_as_one_and_keeps_its_order() -> None:
+    scores = {
+        name: scores_of(noisy(i, shift))
+        for i, (name, shift) in enumerate({"reference": 0.0, "slightly": 0.01, "clearly": 0.05}.items())
+    }
+    pairs = [("reference", "slightly"), ("reference", "clearly")]
+    slight, clear = compare_all(scores, "ndcg_at_10", pairs)
+    assert slight.mean_b == scores["slightly"].mean()["ndcg_at_10"]
+    assert slight.p_adjusted == max(slight.p_value, 2 * clear.p_value)
+    assert clear.p_adjusted == 2 * clear.p_value
+    assert clear.verdict == "better"
+
+
+def test_the_verdict_follows_the_adjusted_p() -> None:
+    a, b = noisy(1), noisy(2)
+    b = b - b.mean() + a.mean() + 2.2 * np.std(b - a, ddof=1) / np.sqrt(len(a))  # t = 2.2, p = .03
+    scores = {"a": scores_of(a), "b": scores_of(b)}
+    (alone,) = compare_all(scores, "ndcg_at_10", [("a", "b")])
+    in_family = compare_all(scores, "ndcg_at_10", [("a", "b"), ("a", "a")])[0]
+    assert alone.p_value == in_family.p_value == pytest.approx(0.028, abs=0.001)
+    assert (alone.verdict, in_family.verdict) == ("better", "no evidence")
+
+
+def test_other_evaluation_sets_are_refused() -> None:
+    scores = {"a": scores_of(noisy(1), "one"), "b": scores_of(noisy(2), "two")}
+    with pytest.raises(ValueError, match="different evaluation sets"):
+        compare_all(scores, "ndcg_at_10", [("a", "b")])
