@@ -77,7 +77,7 @@ class TextConfig(Section):
     """
 
     encoder: str = "lsa"
-    dimensions: int = Field(256, ge=1)
+    dimensions: int = Field(default=256, ge=1)
 
 
 class TokenizerConfig(Section):
@@ -195,7 +195,8 @@ class BenchmarkConfig(Section):
         names = [tokenizer.name for tokenizer in self.tokenizers]
         if self.evaluation.reference not in names:
             raise ValueError(
-                f"evaluation.reference {self.evaluation.reference!r} is none of the tokenizers: {', '.join(names)}"
+                f"evaluation.reference {self.evaluation.reference!r} is none of the tokenizers: "
+                f"{', '.join(names)}"
             )
         for key in self.semantic_ids:
             if not any(key in recipe(t.recipe).parameters() for t in self.tokenizers):

@@ -77,13 +77,13 @@ def plan(config: BenchmarkConfig) -> Plan:
     label = f"{config.name} {Path(config.text.encoder).name}"
     embeddings = Step("embed", label, 1, text, {"corpus": corpus}, stages.embed)
     cells = tuple(
-        _cell(config, corpus, embeddings, tokenizer, retriever, seed)
+        _cell(config, embeddings, tokenizer, retriever, seed)
         for seed in config.seeds
         for tokenizer in config.tokenizers
         for retriever in config.retrievers
         if RETRIEVERS[retriever.kind].uses_ids
     ) + tuple(
-        _cell(config, corpus, embeddings, None, retriever, config.seeds[0])
+        _cell(config, embeddings, None, retriever, config.seeds[0])
         for retriever in config.retrievers
         if not RETRIEVERS[retriever.kind].uses_ids
     )
@@ -100,12 +100,12 @@ def plan(config: BenchmarkConfig) -> Plan:
 
 def _cell(
     config: BenchmarkConfig,
-    corpus: Step,
     embeddings: Step,
     tokenizer: TokenizerConfig | None,
     retriever: RetrieverConfig,
     seed: int,
 ) -> CellPlan:
+    corpus = embeddings.inputs["corpus"]
     name = tokenizer.name if tokenizer else NO_TOKENIZER
     tokenize, inputs = None, {"corpus": corpus}
     if tokenizer:

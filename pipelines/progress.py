@@ -12,12 +12,16 @@ CONSOLE = Console(stderr=True, highlight=False)
 """Progress goes to standard error, results to standard output."""
 
 
+Progress = Callable[[int, int | None, str], None]
+"""Called with the amount done, the amount of all (None if unknown) and a remark."""
+
+
 @contextmanager
-def announce(what: str) -> Iterator[Callable[[int, int | None, str], None]]:
+def announce(what: str) -> Iterator[Progress]:
     """A spinner while the block runs, and a line with the time it took when it ends.
 
     Yields:
-        A function to call with the amount done, the amount of all (None if unknown) and a remark.
+        What is to be told how far the work is.
     """
     started = time.monotonic()
     with CONSOLE.status(what) as status:

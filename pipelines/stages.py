@@ -7,7 +7,7 @@ run wherever torch runs, from prepared folders.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pipelines.cells import read_results
-from pipelines.progress import announce
+from pipelines.progress import Progress, announce
 from pipelines.report import html_report
 from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.scores import QueryScores, evaluation_set_digest
@@ -135,9 +135,7 @@ class Curves:
         progress: what :func:`~pipelines.progress.announce` gave.
     """
 
-    def __init__(
-        self, path: Path, total: int | None, progress: Callable[[int, int | None, str], None]
-    ) -> None:
+    def __init__(self, path: Path, total: int | None, progress: Progress) -> None:
         self.path, self.total, self.progress = path, total, progress
         path.touch()
 

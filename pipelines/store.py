@@ -73,10 +73,9 @@ class Store:
         """Whether the result is there."""
         return (self.folder(step) / "manifest.json").exists()
 
-    def manifest(self, step: Step) -> dict[str, Any]:
-        """What is known of a finished step: configuration, inputs and ``seconds``."""
-        manifest: dict[str, Any] = json.loads((self.folder(step) / "manifest.json").read_text())
-        return manifest
+    def inputs(self, step: Step) -> dict[str, Path]:
+        """The folders that the step reads."""
+        return {name: self.folder(source) for name, source in step.inputs.items()}
 
     def make(self, step: Step) -> bool:
         """Make the step's folder if it is not there; its inputs must be. Returns whether there was work.
@@ -95,9 +94,7 @@ class Store:
         started = time.monotonic()
         partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-{os.getpid()}-", dir=folder.parent))
         try:
-            step.work(
-                step.config, {name: self.folder(source) for name, source in step.inputs.items()}, partial
-            )
+            step.work(step.config, self.inputs(step), partial)
             manifest = {
                 "stage": step.stage,
                 "label": step.label,
