@@ -1,1 +1,12 @@
 """Stages, Prefect flows, MLflow tracking and the command line around semantic_ids and recsys."""
+
+import os
+
+# Prefect and MLflow report usage to their makers unless told otherwise before they are imported.
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Threads that spin while they wait starve each other where cores are few or shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# On a busy machine Prefect's own server takes longer to start than the 20 s it is given.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow, task
+from prefect import Task, flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 
 from pipelines.cells import read_cell, read_dataset, read_results
@@ -36,12 +38,15 @@ def benchmark(config: str, settings: list[str] | None = None) -> str:
     def made(step: Step) -> None:
         """Make a step as a task whose arrows in the run graph are its inputs."""
         if step.digest not in states:
+            for source in step.inputs.values():
+                made(source)
             before = [states[source.digest] for source in step.inputs.values()]
             run = make.with_options(task_run_name=step.title, tags={step.stage})
             states[step.digest] = run(store, step, wait_for=before, return_state=True)
             states[step.digest].result()
 
     made(steps.corpus)
+    made(steps.embeddings)
     tracker = Tracker.open(
         chosen.workspace,
         chosen.name,
@@ -50,19 +55,25 @@ def benchmark(config: str, settings: list[str] | None = None) -> str:
         dataset=read_dataset(chosen.name, store.folder(steps.corpus)),
         tracking_uri=chosen.tracking_uri or None,
     )
-    for cell in steps.cells:
-        for step in cell.steps:
-            for source in step.inputs.values():
-                made(source)
-            made(step)
-        names = (cell.tokenizer, cell.retriever, cell.seed)
-        tracker.log_cell(read_cell(names, {step.stage: store.folder(step) for step in cell.steps}))
-    tracker.close(read_results(steps.report.config, store.inputs(steps.report)))
+    try:
+        for cell in steps.cells:
+            made(cell.score)
+            names = (cell.tokenizer, cell.retriever, cell.seed)
+            tracker.log_cell(read_cell(names, {step.stage: store.folder(step) for step in cell.steps}))
+        tracker.close(read_results(steps.report.config, store.inputs(steps.report)))
+    except BaseException:
+        tracker.fail()
+        raise
     made(steps.report)
     return str(store.folder(steps.report))
 
 
-@task(retries=1, retry_delay_seconds=1, persist_result=False)
+def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Bad input stays bad: only other failures are worth a second try."""
+    return not isinstance(state.data.exception if state.data else None, ValueError)
+
+
+@task(retries=1, retry_delay_seconds=1, retry_condition_fn=_may_pass, cache_policy=NO_CACHE)
 def make(store: Store, step: Step) -> None:
     """Make one step's folder, unless it is there."""
     if not store.make(step):

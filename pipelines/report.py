@@ -182,9 +182,10 @@ def _points(rows: Sequence[Row], intervals: Sequence[tuple[float, float, float]]
 
 
 def console_report(results: Results) -> Group:
-    """Two tables and the verdicts, to be printed by rich."""
+    """Two tables and the verdicts, to be printed by rich; scores at the main metric's cutoff only."""
     rows = table(results)
-    headers = list(rows[0])
+    cutoff = metric_label(results.metric).partition("@")[2]
+    headers = [header for header in rows[0] if header.partition("@")[2] in ("", cutoff)]
     split = headers.index("difference")
     differences = [*_NAMES, "difference", "95 % interval", "p (Holm)", "verdict"]
     compared = [row for row in rows if row["difference"] != "–"]

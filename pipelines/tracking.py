@@ -157,6 +157,10 @@ class Tracker:
         self.client.set_tag(self.run_id, "gritrec.reference", results.reference)
         self.client.set_terminated(self.run_id)
 
+    def fail(self) -> None:
+        """Mark the benchmark's run as failed, until it is opened again."""
+        self.client.set_terminated(self.run_id, "FAILED")
+
     def _log_settings(self, run: Run, params: Mapping[str, Any]) -> None:
         """Parameters that the run lacks (MLflow refuses to change one), and the dataset."""
         lacking = [Param(k, str(v)) for k, v in params.items() if k not in run.data.params]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -26,9 +26,12 @@ class Retriever(Persistent, ABC):
     Attributes:
         ids: the catalogue, by its semantic IDs; kept with the model, so that a saved retriever
             can answer alone.
+        uses_ids: whether the codes matter; a retriever to which they do not is a floor under all
+            tokenizers.
     """
 
     ids: SemanticIds
+    uses_ids: ClassVar[bool] = True
 
     @abstractmethod
     def fit(
@@ -46,15 +49,24 @@ class Retriever(Persistent, ABC):
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """The ``width`` best items for each query, seen ones included, ``(Q, width)``."""
 
-    def rank(self, queries: Examples, k: int, *, exclude_seen: bool = False) -> Ranking:
+    def rank(
+        self,
+        queries: Examples,
+        k: int,
+        *,
+        exclude_seen: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Ranking:
         """The ``k`` best items of the full catalogue for each query, ``(Q, k)``.
 
         With ``exclude_seen`` items of the query's own history are left out. Queries are asked for
         in the order of their history's length, so that only long histories pay for wide searches.
+        ``on_progress`` gets the number of queries answered.
         """
         items = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         lengths = queries.history.lengths
+        answered = 0
         for rows in np.array_split(np.argsort(lengths, kind="stable"), max(1, len(queries) // 1024)):
             part = queries.select(rows)
             seen = int(lengths[rows].max(initial=0)) if exclude_seen else 0
@@ -64,6 +76,9 @@ class Retriever(Persistent, ABC):
             width = min(k, found.items.shape[1])
             items[rows, :width] = found.items[:, :width]
             scores[rows, :width] = found.scores[:, :width]
+            answered += len(rows)
+            if on_progress:
+                on_progress(answered)
         return Ranking(items, scores)
 
     def validation_ndcg(self, valid: Examples, at_most: int = 2000) -> float:

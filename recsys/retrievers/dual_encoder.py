@@ -58,7 +58,7 @@ class Towers(nn.Module):
         self.to_item = nn.Linear(width, width)
 
     def queries(self, codes: Tensor) -> Tensor:
-        """Histories of codes ``(B, T, L)`` → unit vectors ``(B, T + 1, width)``: the first t items at ``t``."""
+        """Codes ``(B, T, L)`` → unit vectors ``(B, T + 1, width)``, at ``t`` that of the first t items."""
         items = self.join(self.embed(codes + self.offsets).flatten(2))  # (B, T, width)
         x = torch.cat([self.start.expand(len(items), 1, -1), items], dim=1)
         length = x.shape[1]
@@ -75,9 +75,9 @@ class DualEncoder(Retriever):
     """Two-layer transformer over the history's codes against averaged code embeddings of the item.
 
     Trained by in-batch softmax over the distinct targets of a batch. Scores are inner products of
-    unit vectors over a temperature; the paper's bare inner products learn far more slowly. The query tower is causal, so
-    that all prefixes of one history are trained in one pass: ``training.batch_size`` counts
-    histories, each with every prefix that shares its beginning.
+    unit vectors over a temperature; the paper's bare inner products learn far more slowly. The
+    query tower is causal, so that all prefixes of one history are trained in one pass:
+    ``training.batch_size`` counts histories, each with every prefix that shares its beginning.
 
     Args:
         width, layers, heads, feed_forward, dropout: of the towers.

@@ -16,6 +16,8 @@ from semantic_ids.tokenizer import OnStep
 class Popularity(Retriever):
     """Ranks items by how often users took them in training; of equally popular ones the first row leads."""
 
+    uses_ids = False
+
     def fit(
         self,
         train: Examples,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,10 @@ class Recipe:
     summary: str
     source: str
     choices: Mapping[str, Any] = field(default_factory=dict)
+
+    def parameters(self) -> list[str]:
+        """What may be chosen: the constructor's arguments."""
+        return list(inspect.signature(self.tokenizer).parameters)
 
 
 RECIPES: dict[str, Recipe] = {

@@ -1,0 +1,135 @@
+"""The command ``gritrec``. Heavy libraries are imported where a command needs them, so that help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pipelines.config import BenchmarkConfig
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which tokenizer gives the semantic IDs that recommend best, and is the difference real?",
+)
+OUT = Console(highlight=False)
+
+Settings = Annotated[list[str], typer.Option("--set", help="Override a key of the file: data.raw=FOLDER.")]
+Workspace = Annotated[Path, typer.Option(help="Where a benchmark keeps MLflow's database.")]
+TrackingUri = Annotated[str, typer.Option(help="Of an MLflow server; overrides --workspace.")]
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="A benchmark file (YAML).")], set_: Settings = []
+) -> None:
+    """Run a benchmark: data → semantic IDs → retrievers → paired tests, all kept in MLflow.
+
+    What was made before is not made again; a run that was stopped goes on where it was.
+    """
+    from pipelines.config import load_config  # noqa: PLC0415
+    from pipelines.plan import plan  # noqa: PLC0415
+    from pipelines.store import Store  # noqa: PLC0415
+
+    chosen = load_config(config, settings)
+    steps, store = plan(chosen), Store(chosen.workspace / "stages")
+    if store.done(steps.report):
+        OUT.print(f"Nothing to do: all {len(list(steps.steps()))} steps of {chosen.name} were done before.\n")
+    else:
+        open_steps = [step for step in steps.steps() if not store.done(step)]
+        OUT.print(
+            f"[bold]{chosen.name}[/bold]: {len(open_steps)} steps to do, "
+            f"{len(list(steps.steps())) - len(open_steps)} done before; kept in {chosen.workspace}"
+        )
+        started = time.monotonic()
+        # What goes wrong is said once, at the end, and not with every attempt.
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        from pipelines.flows import benchmark  # noqa: PLC0415 — starts slowly
+
+        benchmark(str(config), settings)
+        OUT.print(f"Done in {time.monotonic() - started:.0f} s.\n")
+    _show(chosen)
+
+
+def _show(chosen: BenchmarkConfig) -> None:
+    """The tables and verdicts of a finished benchmark, and where to look next."""
+    from pipelines.cells import read_results  # noqa: PLC0415
+    from pipelines.plan import plan  # noqa: PLC0415
+    from pipelines.report import console_report  # noqa: PLC0415
+    from pipelines.store import Store  # noqa: PLC0415
+
+    report, store = plan(chosen).report, Store(chosen.workspace / "stages")
+    OUT.print(console_report(read_results(report.config, store.inputs(report))))
+    where = chosen.tracking_uri or f"sqlite:///{chosen.workspace / 'mlflow.db'}"
+    OUT.print("\nLook next:", style="bold")
+    OUT.print(f"  {store.folder(report) / 'report.html'}", soft_wrap=True)
+    OUT.print(f"  mlflow ui --backend-store-uri {where}", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(help="MLflow run id of the first cell.")],
+    run_b: Annotated[str, typer.Argument(help="MLflow run id of the second cell.")],
+    workspace: Workspace = Path("workspace"),
+    tracking_uri: TrackingUri = "",
+) -> None:
+    """Test two runs on the same users: a paired t-test for every metric that both have."""
+    from pipelines.report import decimal, interval, p_value  # noqa: PLC0415
+    from pipelines.tracking import embedded_uri, scores_of_run  # noqa: PLC0415
+    from recsys.evaluation.scores import check_comparable  # noqa: PLC0415
+    from recsys.evaluation.significance import paired_t_test  # noqa: PLC0415
+
+    uri = tracking_uri or embedded_uri(workspace)
+    a, b = scores_of_run(run_a, uri), scores_of_run(run_b, uri)
+    check_comparable(a, b)
+    table = Table("metric", "A", "B", "B - A", "95 % interval", "p", "effect size")
+    for metric in a.columns:
+        if metric in b.columns:
+            test = paired_t_test(a.values(metric), b.values(metric))
+            table.add_row(
+                metric,
+                decimal(test.mean_a),
+                decimal(test.mean_b),
+                decimal(test.difference, sign=True),
+                interval(test.low, test.high),
+                p_value(test.p_value),
+                decimal(test.effect_size, 3, sign=True),
+            )
+    OUT.print(table)
+    OUT.print(f"{len(a.query_ids)} queries; p of the paired two-sided t-test, not adjusted.")
+
+
+@app.command()
+def tokenizers() -> None:
+    """List the tokenizers that a benchmark can name, plug-ins included."""
+    from semantic_ids.registry import recipes  # noqa: PLC0415
+
+    table = Table("name", "what it is", "source")
+    for name, recipe in recipes().items():
+        table.add_row(name, recipe.summary, recipe.source)
+    OUT.print(table)
+
+
+def main() -> None:
+    """Entry point: what a user can mend is one message, not a traceback."""
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("GRITREC_TRACEBACK"):
+            raise
+        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/bold red] {error}", soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
