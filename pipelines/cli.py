@@ -23,14 +23,17 @@ app = typer.Typer(
 )
 OUT = Console(highlight=False)
 
-Settings = Annotated[list[str], typer.Option("--set", help="Override a key of the file: data.raw=FOLDER.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key of the file: data.raw=FOLDER.")
+]
 Workspace = Annotated[Path, typer.Option(help="Where a benchmark keeps MLflow's database.")]
 TrackingUri = Annotated[str, typer.Option(help="Of an MLflow server; overrides --workspace.")]
 
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="A benchmark file (YAML).")], set_: Settings = []
+    config: Annotated[Path, typer.Argument(help="A benchmark file (YAML).")],
+    settings: Settings = None,
 ) -> None:
     """Run a benchmark: data → semantic IDs → retrievers → paired tests, all kept in MLflow.
 
@@ -40,7 +43,7 @@ def run(
     from pipelines.plan import plan  # noqa: PLC0415
     from pipelines.store import Store  # noqa: PLC0415
 
-    chosen = load_config(config, settings)
+    chosen = load_config(config, settings or [])
     steps, store = plan(chosen), Store(chosen.workspace / "stages")
     if store.done(steps.report):
         OUT.print(f"Nothing to do: all {len(list(steps.steps()))} steps of {chosen.name} were done before.\n")
