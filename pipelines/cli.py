@@ -26,8 +26,6 @@ OUT = Console(highlight=False)
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key of the file: data.raw=FOLDER.")
 ]
-    list[str] | None, typer.Option("--set", help="Override a key of the file: data.raw=FOLDER.")
-]
 Workspace = Annotated[Path, typer.Option(help="Where a benchmark keeps MLflow's database.")]
 TrackingUri = Annotated[str, typer.Option(help="Of an MLflow server; overrides --workspace.")]
 

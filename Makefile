@@ -1,0 +1,44 @@
+# make demo   set-up and the whole benchmark on a made-up shop
+# make test   set-up and the tests
+# make check  set-up, style and types
+# make bench  set-up and the timings
+.PHONY: demo test check bench clean
+.DEFAULT_GOAL := demo
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH := torch==2.13.0
+export OMP_WAIT_POLICY := PASSIVE
+
+demo: $(READY)
+	$(BIN)/gritrec run pipelines/experiments/demo.yaml
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) workspace
+
+# A machine with a GPU wants PyTorch's own CUDA build. Elsewhere that build only costs gigabytes: first a
+# wheel that pip finds locally is tried, then PyTorch's CPU index, and at last the package index.
+$(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (once, about two minutes) ..."
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || { command -v nvidia-smi >/dev/null && $(BIN)/pip install -q $(TORCH); } \
+		|| $(BIN)/pip install -q --no-index --no-deps $(TORCH) 2>/dev/null \
+		|| $(BIN)/pip install -q --retries 1 --timeout 15 --index-url https://download.pytorch.org/whl/cpu $(TORCH) 2>/dev/null \
+		|| $(BIN)/pip install -q $(TORCH)
+	$(BIN)/pip install -q -c constraints.txt -e ".[cpu,minilm,dev]"
+	@touch $@
+	@echo "Ready."
