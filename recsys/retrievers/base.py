@@ -83,6 +83,8 @@ class Retriever(Persistent, ABC):
 
     def validation_ndcg(self, valid: Examples, at_most: int = 2000) -> float:
         """NDCG@10 on evenly spaced validation queries: what model choice goes by."""
+        if len(valid) == 0:
+            raise ValueError("there are no validation examples; users need 3 interactions to give one")
         rows = np.linspace(0, len(valid) - 1, min(at_most, len(valid))).astype(np.int64)
         some = valid.select(rows)
         return float(per_query_scores(self.rank(some, 10), some, [10])["ndcg_at_10"].mean())

@@ -57,7 +57,7 @@ class Persistent:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read what :meth:`save` wrote, by this class or one derived from it, onto the CPU.
+        """Read what :meth:`save` wrote, by this class or one derived from it.
 
         Raises:
             ValueError: the folder holds something else.

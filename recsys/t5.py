@@ -1,0 +1,267 @@
+"""T5 v1.0 over semantic IDs: TIGER's encoder–decoder, small enough to read from top to bottom.
+
+Raffel et al., *Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer*
+(2020), §2.1, with the initialisation of its Mesh-TensorFlow code. What sets it apart from the
+transformer of textbooks: norms only scale, and stand before each sub-layer; nothing has a bias;
+positions enter as a learned number for each bucket of distances, one table a stack, added to the
+attention logits, which are not divided by √d; the output matrix is the embedding, tied and scaled.
+
+Letters in shapes: Q queries, S source tokens, N rows of decoder input, T decoder tokens, D width,
+H heads, d head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PAD = 0
+"""The token that fills up short sources, and that every decoder input starts with."""
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of one attention, ``(N, H, S, d)`` each."""
+
+_BUCKETS, _FARTHEST = 32, 128
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """Sizes of a T5; the defaults are TIGER's.
+
+    Attributes:
+        width: of the residual stream, D.
+        layers: of the encoder, and as many of the decoder.
+        heads: of every attention, H.
+        head_width: of queries, keys and values, d; ``heads * head_width`` need not be the width.
+        feed_forward: width inside the feed-forward sub-layers.
+        dropout: on attention weights, inside feed-forwards, on what sub-layers add, and on the
+            input and output of both stacks.
+    """
+
+    width: int = 128
+    layers: int = 4
+    heads: int = 6
+    head_width: int = 64
+    feed_forward: int = 1024
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What decoders read of Q sources: computed once, shared by whatever number of hypotheses.
+
+    Attributes:
+        layers: keys and values of each decoder layer's cross-attention, ``(Q, H, S, d)``.
+        bias: ``(Q, 1, 1, S)``, 0 at tokens and −∞ at padding.
+    """
+
+    layers: list[KeysValues]
+    bias: Tensor
+
+
+class T5(nn.Module):
+    """Reads token sequences and writes semantic IDs.
+
+    Token 0 is :data:`PAD`; behind it each level has a block of tokens of its own.
+
+    Args:
+        codebook_sizes: ``(K_1, …, K_L)``, the sizes of the blocks.
+        config: the other sizes.
+
+    Attributes:
+        blocks: for each level the slice of its tokens: code c of level l is token
+            ``blocks[l].start + c``.
+    """
+
+    def __init__(self, codebook_sizes: tuple[int, ...], config: T5Config) -> None:
+        super().__init__()
+        self.blocks = [
+            slice(1 + stop - size, 1 + stop)
+            for size, stop in zip(codebook_sizes, accumulate(codebook_sizes), strict=True)
+        ]
+        self.embedding = nn.Embedding(1 + sum(codebook_sizes), config.width)
+        self.encoder_bias = RelativeBias(config, causal=False)
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.encoder_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.decoder_bias = RelativeBias(config, causal=True)
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.decoder_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.dropout = nn.Dropout(config.dropout)
+        self.logit_scale = config.width**-0.5
+        nn.init.normal_(self.embedding.weight, std=1.0)
+
+    def encode(self, tokens: Tensor) -> Memory:
+        """Read Q sources, ``(Q, S)`` int64 with padding behind the tokens.
+
+        The first place always counts, so that a source of padding alone is one that says nothing.
+        """
+        padding = tokens == PAD
+        padding[:, 0] = False
+        x = self.dropout(self.embedding(tokens))  # (Q, S, D)
+        padding_bias = torch.zeros_like(padding, dtype=x.dtype).masked_fill(padding, -math.inf)[:, None, None]
+        bias = self.encoder_bias(tokens.shape[1], tokens.shape[1]) + padding_bias  # (Q, H, S, S)
+        for layer in self.encoder:
+            x = layer(x, bias)
+        x = self.dropout(self.encoder_norm(x))
+        return Memory([layer.cross_attention.keys_values(x) for layer in self.decoder], padding_bias)
+
+    def decode(
+        self, tokens: Tensor, memory: Memory, past: Sequence[KeysValues] = ()
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Continue hypotheses by T tokens each.
+
+        Args:
+            tokens: ``(N, T)`` int64, N a multiple of Q: rows ``i * N / Q …`` belong to source i.
+            memory: of the Q sources.
+            past: the keys and values that this method returned for the P tokens before, if any.
+
+        Returns:
+            Hidden states ``(N, T, D)``, and for each layer keys and values ``(N, H, P + T, d)``.
+        """
+        length = tokens.shape[1] + (past[0][0].shape[2] if past else 0)
+        bias = self.decoder_bias(tokens.shape[1], length)  # (1, H, T, P + T)
+        x = self.dropout(self.embedding(tokens))  # (N, T, D)
+        present = []
+        for index, layer in enumerate(self.decoder):
+            x, keys_values = layer(x, bias, memory.layers[index], memory.bias, past[index] if past else None)
+            present.append(keys_values)
+        return self.dropout(self.decoder_norm(x)), present
+
+    def logits(self, hidden: Tensor, block: slice) -> Tensor:
+        """Hidden states ``(…, D)`` → logits of a block's tokens only, ``(…, block size)``."""
+        return F.linear(hidden * self.logit_scale, self.embedding.weight[block])
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward, each added to what it reads the norm of."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.self_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.self_attention = Attention(config)
+        self.feed_forward_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """``(Q, S, D)`` → ``(Q, S, D)``; ``bias`` is ``(Q, H, S, S)``."""
+        h = self.self_norm(x)
+        x = x + self.dropout(self.self_attention(h, self.self_attention.keys_values(h), bias))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to the source, then feed-forward."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.self_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.self_attention = Attention(config)
+        self.cross_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.cross_attention = Attention(config)
+        self.feed_forward_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, bias: Tensor, source: KeysValues, source_bias: Tensor, past: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:
+        """``(N, T, D)`` → ``(N, T, D)``, and this layer's keys and values so far ``(N, H, P + T, d)``."""
+        h = self.self_norm(x)
+        keys, values = self.self_attention.keys_values(h)
+        if past:
+            keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
+        x = x + self.dropout(self.self_attention(h, (keys, values), bias))
+        # All N / Q hypotheses of a source line up as queries of one attention: (N, T, D) → (Q, N/Q·T, D).
+        # The source's keys and values are then never copied for each of them.
+        h = self.cross_norm(x).view(len(source_bias), -1, x.shape[2])
+        x = x + self.dropout(self.cross_attention(h, source, source_bias)).view_as(x)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), (keys, values)
+
+
+class Attention(nn.Module):
+    """H heads, without biases and without scaling."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        inner = config.heads * config.head_width
+        self.heads = config.heads
+        self.query = nn.Linear(config.width, inner, bias=False)
+        self.key = nn.Linear(config.width, inner, bias=False)
+        self.value = nn.Linear(config.width, inner, bias=False)
+        self.output = nn.Linear(inner, config.width, bias=False)
+        self.dropout = config.dropout
+        # The missing division of the logits by √d is made up for by small queries.
+        nn.init.normal_(self.query.weight, std=(config.width * config.head_width) ** -0.5)
+        nn.init.normal_(self.key.weight, std=config.width**-0.5)
+        nn.init.normal_(self.value.weight, std=config.width**-0.5)
+        nn.init.normal_(self.output.weight, std=inner**-0.5)
+
+    def keys_values(self, source: Tensor) -> KeysValues:
+        """``(N, S, D)`` → what can be attended to in it."""
+        return self._split(self.key(source)), self._split(self.value(source))
+
+    def forward(self, x: Tensor, source: KeysValues, bias: Tensor) -> Tensor:
+        """``(N, T, D)`` → ``(N, T, D)``; ``bias`` adds to the logits ``(N, H, T, S)``."""
+        mixed = F.scaled_dot_product_attention(
+            self._split(self.query(x)),
+            *source,
+            attn_mask=bias,
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=1.0,
+        )  # (N, H, T, d)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, T, H·d) → (N, H, T, d)
+
+
+class FeedForward(nn.Module):
+    """Two matrices with a ReLU between them."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.inner = nn.Linear(config.width, config.feed_forward, bias=False)
+        self.outer = nn.Linear(config.feed_forward, config.width, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.normal_(self.inner.weight, std=config.width**-0.5)
+        nn.init.normal_(self.outer.weight, std=config.feed_forward**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, T, D)`` → ``(N, T, D)``."""
+        return self.outer(self.dropout(self.inner(x).relu_()))
+
+
+class RelativeBias(nn.Module):
+    """A learned number for each head and each bucket of ``key position − query position``.
+
+    Short distances have a bucket each; longer ones share buckets that widen logarithmically up to
+    128 tokens. A causal bias is −∞ where the key comes after the query.
+    """
+
+    def __init__(self, config: T5Config, *, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.buckets = nn.Embedding(_BUCKETS, config.heads)
+        nn.init.normal_(self.buckets.weight, std=config.width**-0.5)
+
+    def forward(self, queries: int, keys: int) -> Tensor:
+        """``(1, H, queries, keys)``, for queries that stand at the last places of the keys."""
+        position = torch.arange(keys, device=self.buckets.weight.device)
+        distance = position - position[keys - queries :, None]  # (queries, keys)
+        bias = self.buckets(self._bucket(distance)).permute(2, 0, 1)[None]
+        return bias.masked_fill(distance > 0, -math.inf) if self.causal else bias
+
+    def _bucket(self, distance: Tensor) -> Tensor:
+        count = _BUCKETS if self.causal else _BUCKETS // 2  # otherwise one half for each direction
+        exact = count // 2
+        far = distance.abs().clamp(min=exact) / exact
+        widening = exact + (torch.log(far) / math.log(_FARTHEST / exact) * (count - exact)).long()
+        bucket = torch.where(distance.abs() < exact, distance.abs(), widening.clamp(max=count - 1))
+        return bucket if self.causal else bucket + count * (distance > 0)

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.examples import Examples, Ragged, Ranking
+from recsys.retrievers.base import Retriever
+from recsys.retrievers.tiger import Tiger
+from recsys.training import Training
+from semantic_ids.ids import SemanticIds
+
+SMALL = {
+    "width": 32,
+    "layers": 1,
+    "heads": 2,
+    "head_width": 16,
+    "feed_forward": 64,
+    "max_history": 4,
+    "beam": 5,
+}
+BRIEF = Training(steps=3, batch_size=16, warmup_steps=1, evaluate_every=2)
+
+# 15 items on 13 leaves: items 0, 5 and 10 share one.
+CODES = np.array([[i % 5, i % 3, i % 2] for i in range(15)])
+CODES[[5, 10]] = CODES[0]
+COLLIDING = SemanticIds(CODES, (5, 3, 2))
+
+
+def examples(histories: list[list[int]], targets: list[list[int]]) -> Examples:
+    ragged = Ragged.from_rows(targets)
+    ids = np.array([f"u{i:04d}" for i in range(len(histories))])
+    return Examples(ids, Ragged.from_rows(histories), ragged, np.ones(len(ragged.flat()), dtype=np.float32))
+
+
+def successors(count: int, items: int, seed: int) -> Examples:
+    """Histories of 0 … 7 random items and a last one that alone says what follows: the item after it."""
+    rng = np.random.default_rng(seed)
+    histories = [rng.integers(0, items, rng.integers(1, 9)).tolist() for _ in range(count)]
+    return examples(histories, [[(history[-1] + 1) % items] for history in histories])
+
+
+def fitted(ids: SemanticIds = COLLIDING, seed: int = 0, **changes: Any) -> Tiger:
+    data = successors(60, ids.num_items, seed=0)
+    return Tiger(**SMALL | {"training": BRIEF} | changes).fit(data, data, ids, seed=seed)
+
+
+def assert_same(left: Ranking, right: Ranking) -> None:
+    np.testing.assert_array_equal(left.items, right.items)
+    np.testing.assert_array_equal(left.scores, right.scores)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        SemanticIds(np.array([[i // 5, i % 5] for i in range(25)]), (5, 5)),
+        SemanticIds(np.arange(25)[::-1, None].copy(), (25,)),
+    ],
+    ids=["two levels", "dense IDs"],
+)
+def test_learns_which_item_follows(ids: SemanticIds) -> None:
+    plan = Training(steps=300, batch_size=64, learning_rate=1e-2, warmup_steps=20, evaluate_every=100)
+    train, valid, test = (successors(count, 25, seed) for seed, count in enumerate((2000, 50, 200)))
+    tiger = Tiger(**SMALL, dropout=0.0, training=plan).fit(train, valid, ids)
+    best = tiger.rank(test, 1).items[:, 0]
+    assert (best == test.targets.flat()).mean() > 0.9
+
+
+def test_reports_a_falling_loss_and_a_validation_score() -> None:
+    data, seen = successors(300, 15, seed=0), []
+    plan = Training(steps=60, batch_size=64, learning_rate=3e-3, warmup_steps=5, evaluate_every=20)
+    tiger = Tiger(**SMALL, training=plan)
+    tiger.fit(data, data, COLLIDING, on_step=lambda step, metrics: seen.append((step, dict(metrics))))
+    assert [step for step, _ in seen] == [20, 40, 60]
+    assert seen[-1][1]["loss"] < seen[0][1]["loss"]
+    assert 0 <= seen[0][1]["valid"] <= 1
+
+
+def test_every_target_of_a_query_is_learned_from() -> None:
+    many = examples([[1, 2], [3]], [[4, 5], [6]])
+    singly = examples([[1, 2], [1, 2], [3]], [[4], [5], [6]])
+    left, right = (Tiger(**SMALL, training=BRIEF).fit(data, singly, COLLIDING) for data in (many, singly))
+    assert_same(left.rank(singly, 15), right.rank(singly, 15))
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_a_levels_own_codes() -> None:
+    tiger = fitted()
+    torch.nn.init.zeros_(tiger.model.embedding.weight)  # every code of a level is now equally likely
+    loss = tiger.loss(Ragged.from_rows([[1, 2], [3]]), np.array([4, 0]))
+    assert loss.item() == pytest.approx(np.log([5, 3, 2]).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("parts", [2, 5, 100])
+def test_splitting_a_batch_changes_no_gradient(parts: int) -> None:
+    tiger = fitted()
+    history, targets = Ragged.from_rows([[1], [2, 3, 4], [], [5, 6], [7, 8, 9], [1, 1], [0]]), np.arange(7)
+    gradients = []
+    for count in (1, parts):
+        tiger.model.zero_grad()
+        tiger.loss(history, targets, count).backward()
+        gradients.append({name: p.grad.clone() for name, p in tiger.model.named_parameters()})
+    for name, whole in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], whole, rtol=1e-4, atol=1e-6)
+
+
+def test_ranks_each_item_of_the_catalogue_once() -> None:
+    ranking = fitted().rank(successors(40, 15, seed=1), 15)
+    assert np.sort(ranking.items, axis=1).tolist() == [list(range(15))] * 40
+    assert np.isfinite(ranking.scores).all()
+    assert (np.diff(ranking.scores, axis=1) <= 0).all()
+
+
+def test_items_that_share_an_id_share_its_score_and_all_appear() -> None:
+    ranking = fitted().rank(successors(10, 15, seed=1), 15)
+    for items, scores in zip(ranking.items, ranking.scores, strict=True):
+        at = {item: place for place, item in enumerate(items.tolist())}
+        places = [at[item] for item in COLLIDING.items_by_leaf.tolist() if item in {0, 5, 10}]
+        assert places == list(range(places[0], places[0] + 3))  # in the order of their digits
+        assert len(set(scores[places].tolist())) == 1
+
+
+def test_an_id_that_all_items_share_tells_nothing() -> None:
+    ids = SemanticIds(np.zeros((15, 2), dtype=np.int64), (4, 4))
+    ranking = fitted(ids).rank(successors(30, 15, seed=1), 15)
+    assert (ranking.items == ids.items_by_leaf).all()
+
+
+def test_scores_are_log_probabilities_of_leaves() -> None:
+    full = SemanticIds(np.array(list(np.ndindex(3, 4))), (3, 4))
+    ranking = fitted(full).rank(successors(5, 12, seed=1), 12)
+    assert np.exp(ranking.scores).sum(axis=1) == pytest.approx(np.ones(5), rel=1e-5)
+
+
+def test_a_ranking_wider_than_the_beam_is_full() -> None:
+    ids = SemanticIds(np.array(list(np.ndindex(4, 5))), (4, 5))
+    assert (fitted(ids, beam=2).rank(successors(7, 20, seed=1), 20).items >= 0).all()
+
+
+def test_seen_items_can_be_left_out() -> None:
+    queries = examples([[3, 4, 5, 6, 7, 8], [1]], [[9], [2]])
+    ranking = fitted().rank(queries, 9, exclude_seen=True)
+    assert set(ranking.items[0].tolist()) == set(range(15)) - {3, 4, 5, 6, 7, 8}
+    assert 1 not in ranking.items[1]
+
+
+def test_only_the_latest_items_are_read() -> None:
+    tiger = fitted()  # reads four items
+    long, short = examples([[9, 8, 7, 1, 2, 3, 4]], [[5]]), examples([[1, 2, 3, 4]], [[5]])
+    assert_same(tiger.rank(long, 10), tiger.rank(short, 10))
+    reversed_ = tiger.rank(examples([[4, 3, 2, 1]], [[5]]), 10)
+    assert (reversed_.scores != tiger.rank(short, 10).scores).any()
+
+
+def test_a_query_is_answered_alike_alone_and_among_others() -> None:
+    tiger, queries = fitted(), successors(80, 15, seed=1)
+    together = tiger.candidates(queries, 15)
+    for row in range(0, 80, 16):
+        alone = tiger.candidates(queries.select(slice(row, row + 1)), 15)
+        np.testing.assert_allclose(together.scores[row], alone.scores[0], rtol=0, atol=1e-5)
+
+
+def test_an_empty_history_gets_an_answer_of_its_own() -> None:
+    tiger = fitted()
+    alone = tiger.rank(examples([[]], [[1]]), 15)
+    beside = tiger.rank(examples([[], [1, 2, 3]], [[1], [1]]), 15)
+    assert sorted(alone.items[0].tolist()) == list(range(15))
+    np.testing.assert_allclose(alone.scores[0], beside.scores[0], rtol=0, atol=1e-5)
+
+
+def test_no_queries_get_no_answers() -> None:
+    assert fitted().candidates(successors(5, 15, seed=1).select(slice(0, 0)), 4).items.shape == (0, 4)
+
+
+def test_what_is_loaded_answers_as_what_was_saved(tmp_path: Path) -> None:
+    tiger, queries = fitted(), successors(20, 15, seed=1)
+    tiger.save(tmp_path)
+    loaded = Retriever.load(tmp_path)
+    assert isinstance(loaded, Tiger)
+    assert loaded.params() == tiger.params()
+    assert loaded.training == BRIEF
+    assert_same(loaded.rank(queries, 15), tiger.rank(queries, 15))
+
+
+def test_the_seed_decides_everything_and_leaves_the_global_state_alone() -> None:
+    queries = successors(20, 15, seed=1)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = fitted(seed=1).rank(queries, 15)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert_same(fitted(seed=1).rank(queries, 15), first)
+    assert (fitted(seed=2).rank(queries, 15).scores != first.scores).any()
