@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -125,12 +126,14 @@ def tokenizers() -> None:
 
 def main() -> None:
     """Entry point: what a user can mend is one message, not a traceback."""
+    sys.path.insert(0, os.getcwd())  # a plug-in named as module:Class may lie in the current folder
     try:
         app()
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("GRITREC_TRACEBACK"):
             raise
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/bold red] {error}", soft_wrap=True)
+        message = f"[bold red]Error:[/bold red] {escape(str(error))}"
+        Console(stderr=True, highlight=False).print(message, soft_wrap=True)
         sys.exit(1)
 
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from recsys.retrievers.table import RETRIEVERS
+from recsys.training import Training
 from semantic_ids.choices import check_arguments, nearest_name
 from semantic_ids.registry import create, recipe
 
@@ -63,7 +72,7 @@ class ShopData(Section):
 
     reader: Literal["shop"]
     users: int = Field(2000, ge=10)
-    items: int = Field(1000, ge=10)
+    items: int = Field(1000, ge=100)
     seed: int = 0
     k_core: int = Field(5, ge=1)
 
@@ -100,8 +109,14 @@ class TokenizerConfig(Section):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        create(self.recipe, **self.params)
+        check_arguments(f"tokenizer {self.recipe!r}", recipe(self.recipe).tokenizer, self.params)
         return self if self.name else self.model_copy(update={"name": self.recipe})
+
+    def arguments(self, shared: Mapping[str, Any]) -> dict[str, Any]:
+        """The recipe's choices, overridden by those of ``shared`` that it knows, then by ``params``."""
+        chosen = recipe(self.recipe)
+        known = {key: value for key, value in shared.items() if key in chosen.parameters()}
+        return {**chosen.choices, **known, **self.params}
 
 
 class RetrieverConfig(Section):
@@ -128,7 +143,8 @@ class RetrieverConfig(Section):
             raise ValueError(
                 f"no retriever is called {self.kind!r}. {nearest_name(self.kind, list(RETRIEVERS))}"
             )
-        check_arguments(f"retriever {self.kind!r}", RETRIEVERS[self.kind], self.params)
+        _check_values(f"retriever {self.kind!r}", RETRIEVERS[self.kind], self.params)
+        _check_values(f"training of {self.kind!r}", Training, self.params.get("training") or {})
         RETRIEVERS[self.kind](**self.params)
         return self if self.name else self.model_copy(update={"name": self.kind})
 
@@ -190,6 +206,13 @@ class BenchmarkConfig(Section):
                 raise ValueError(f"{name!r} stands here twice; give one of them another 'name'")
         return entries
 
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands here twice; it would give the same result twice")
+        return seeds
+
     @model_validator(mode="after")
     def _reference_takes_part(self) -> Self:
         names = [tokenizer.name for tokenizer in self.tokenizers]
@@ -201,6 +224,15 @@ class BenchmarkConfig(Section):
         for key in self.semantic_ids:
             if not any(key in recipe(t.recipe).parameters() for t in self.tokenizers):
                 raise ValueError(f"semantic_ids.{key} is a parameter of none of the tokenizers")
+        return self
+
+    @model_validator(mode="after")
+    def _tokenizers_can_be_made(self) -> Self:
+        for tokenizer in self.tokenizers:
+            try:
+                create(tokenizer.recipe, **tokenizer.arguments(self.semantic_ids))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"tokenizer {tokenizer.name!r} cannot be made: {error}") from error
         return self
 
 
@@ -242,8 +274,21 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         for part in path:
             place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
         place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting}: {text!r} is not valid YAML") from error
     except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise ConfigError(f"--set {setting}: there is no place called {key!r}") from error
+
+
+def _check_values(what: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Raise a :class:`ValueError` naming the first argument that is unknown or not of its annotated type."""
+    check_arguments(what, function, arguments)
+    hints = get_type_hints(function.__init__)  # type: ignore[misc]
+    for name, value in arguments.items():
+        try:
+            TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            raise ValueError(f"{what} cannot have {name} = {value!r}: {error.errors()[0]['msg']}") from error
 
 
 def _explain(where: tuple[int | str, ...], message: str) -> str:

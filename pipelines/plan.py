@@ -124,13 +124,8 @@ def _cell(
 
 def _resolved(tokenizer: TokenizerConfig, shared: Mapping[str, Any]) -> dict[str, Any]:
     """The class and all its arguments, and for a plug-in its source, so that editing it counts."""
-    chosen = recipe(tokenizer.recipe)
-    known = {key: value for key, value in shared.items() if key in chosen.parameters()}
-    kind = chosen.tokenizer
-    about = {
-        "class": f"{kind.__module__}:{kind.__qualname__}",
-        "params": {**chosen.choices, **known, **tokenizer.params},
-    }
+    kind = recipe(tokenizer.recipe).tokenizer
+    about = {"class": f"{kind.__module__}:{kind.__qualname__}", "params": tokenizer.arguments(shared)}
     if not kind.__module__.startswith("semantic_ids."):
         about["source_sha256"] = _sha256(Path(inspect.getfile(kind)))
     return about

@@ -67,6 +67,11 @@ class Ragged:
         """At most the last ``n`` values of every row; values are shared, not copied."""
         return type(self)(self.values, np.maximum(self.starts, self.stops - n), self.stops)
 
+    def by_length(self, parts: int) -> list[Ints]:
+        """All row numbers, shortest rows first, in about ``parts`` parts: each needs little padding."""
+        order = np.argsort(self.lengths, kind="stable")
+        return [part for part in np.array_split(order, max(1, parts)) if len(part)]
+
     def flat(self) -> Ints:
         """``(lengths.sum(),)`` int64: all rows one behind the other."""
         return self.values[self._positions()]

@@ -67,7 +67,7 @@ class Retriever(Persistent, ABC):
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         lengths = queries.history.lengths
         answered = 0
-        for rows in np.array_split(np.argsort(lengths, kind="stable"), max(1, len(queries) // 1024)):
+        for rows in queries.history.by_length(len(queries) // 1024):
             part = queries.select(rows)
             seen = int(lengths[rows].max(initial=0)) if exclude_seen else 0
             found = self.candidates(part, min(k + seen, self.ids.num_items))

@@ -19,6 +19,9 @@ from semantic_ids.ids import SemanticIds
 from semantic_ids.randomness import default_device, seeded
 from semantic_ids.tokenizer import OnStep
 
+# A CPU pays for padding, so it works on small parts of like length; a GPU pays for each call.
+_TRAINING_PARTS = {"cpu": 6}
+
 
 class Towers(nn.Module):
     """Two towers over one table of code embeddings.
@@ -123,13 +126,17 @@ class DualEncoder(Retriever):
         longest, members = share_prefixes(history)
 
         def loss_of(rows: Tensor) -> Tensor:
-            batch, asked = longest.select(rows.numpy()), members.select(rows.numpy())
-            vectors = self.model.queries(codes[torch.from_numpy(batch.padded(fill=0)).to(device)])
-            pair = asked.flat()
-            where = torch.from_numpy(np.stack([asked.row_ids(), history.lengths[pair]])).to(device)
-            distinct, own = torch.unique(targets[pair], return_inverse=True)
-            items = self.model.items(leaves[distinct.to(device)])
-            scores = vectors[where[0], where[1]] @ items.T
+            batch, asked_of_batch = longest.select(rows.numpy()), members.select(rows.numpy())
+            pairs_asked, vectors = [], []
+            for part in batch.by_length(_TRAINING_PARTS.get(device.type, 1)):
+                asked = asked_of_batch.select(part)
+                pairs_asked.append(asked.flat())
+                at = torch.from_numpy(np.stack([asked.row_ids(), history.lengths[pairs_asked[-1]]]))
+                padded = torch.from_numpy(batch.select(part).padded(fill=0)).to(device)
+                vectors.append(self.model.queries(codes[padded])[at[0].to(device), at[1].to(device)])
+            own_leaf = targets[np.concatenate(pairs_asked)]
+            distinct, own = torch.unique(own_leaf, return_inverse=True)
+            scores = torch.cat(vectors) @ self.model.items(leaves[distinct.to(device)]).T
             return F.cross_entropy(scores / self.temperature, own.to(device))
 
         with seeded(seed):
@@ -152,13 +159,13 @@ class DualEncoder(Retriever):
         codes = torch.from_numpy(self.ids.codes).to(device)
         leaves = self.model.items(torch.from_numpy(self.ids.leaves).to(device))
         history = queries.history.last(self.max_history)
-        vectors = []
-        for rows in np.array_split(np.arange(len(queries)), max(1, len(queries) // 512)):
+        vectors = torch.empty(len(queries), self.width, device=device)
+        for rows in history.by_length(len(queries) // 512):
             part = history.select(rows)
             padded = torch.from_numpy(part.padded(fill=0)).to(device)
             last = torch.from_numpy(part.lengths).to(device)
-            vectors.append(self.model.queries(codes[padded])[torch.arange(len(rows), device=device), last])
-        found, scores = top_inner_products(torch.cat(vectors), leaves, min(width, len(leaves)))
+            vectors[rows] = self.model.queries(codes[padded])[torch.arange(len(rows), device=device), last]
+        found, scores = top_inner_products(vectors, leaves, min(width, len(leaves)))
         return Ranking(*self.ids.expand(found, scores, width))
 
     def state(self) -> dict[str, Tensor]:

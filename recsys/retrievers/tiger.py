@@ -97,11 +97,7 @@ class Tiger(Retriever):
         Returns:
             The mean over pairs and levels, a scalar.
         """
-        order = np.argsort(history.lengths, kind="stable")
-        sums = [
-            self._summed_loss(history.select(rows), targets[rows])
-            for rows in np.array_split(order, min(parts, len(order)))
-        ]
+        sums = [self._summed_loss(history.select(rows), targets[rows]) for rows in history.by_length(parts)]
         return torch.stack(sums).sum() / (len(targets) * self.ids.num_levels)
 
     @torch.no_grad()
@@ -111,10 +107,7 @@ class Tiger(Retriever):
         beam = max(self.beam, width)
         leaves = np.empty((len(queries), beam), dtype=np.int64)
         scores = np.empty((len(queries), beam), dtype=np.float32)
-        order = np.argsort(history.lengths, kind="stable")
-        at_once = _QUERIES_AT_ONCE.get(self._device.type, 512)
-        for start in range(0, len(order), at_once):
-            rows = order[start : start + at_once]
+        for rows in history.by_length(len(queries) // _QUERIES_AT_ONCE.get(self._device.type, 512)):
             sources = self._sources(history.select(rows))
             found, found_scores = beam_search(self.model, self.trie, sources, beam)
             leaves[rows], scores[rows] = found.cpu().numpy(), found_scores.cpu().numpy()

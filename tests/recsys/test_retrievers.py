@@ -1,0 +1,192 @@
+"""What all retrievers share, popularity, and the dual encoder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.evaluation.metrics import per_query_scores
+from recsys.examples import Examples, Ragged, Ranking
+from recsys.retrievers.base import Retriever, drop_seen
+from recsys.retrievers.dual_encoder import DualEncoder, share_prefixes
+from recsys.retrievers.popularity import Popularity
+from recsys.search import top_inner_products
+from recsys.splits import Sequences, Split, leave_one_out
+from semantic_ids.ids import SemanticIds
+
+ITEMS = 24
+
+
+def cyclic_split(users: int = 120, items: int = ITEMS) -> Split:
+    """Users walk 5 to 9 steps round the catalogue, each from an item of their own: the next is always next."""
+    rows = [[(user + step) % items for step in range(5 + user % 5)] for user in range(users)]
+    return leave_one_out(Sequences(np.array([f"u{i:03d}" for i in range(users)]), Ragged.from_rows(rows)))
+
+
+def dense(items: int = ITEMS) -> SemanticIds:
+    return SemanticIds(np.arange(items)[:, None], (items,))
+
+
+def two_levels(items: int = ITEMS) -> SemanticIds:
+    return SemanticIds(np.stack([np.arange(items) // 5, np.arange(items) % 5], axis=1), (5, 5))
+
+
+def ask(history: list[list[int]]) -> Examples:
+    ids = np.array([f"q{i}" for i in range(len(history))])
+    targets = Ragged.from_rows([[0]] * len(history))
+    return Examples(ids, Ragged.from_rows(history), targets, np.ones(len(history), dtype=np.float32))
+
+
+class Fixed(Retriever):
+    """Ranks items by their row, whoever asks."""
+
+    def fit(self, train: Examples, valid: Examples, ids: SemanticIds, *, seed=0, on_step=None) -> Self:
+        self.ids = ids
+        return self
+
+    def candidates(self, queries: Examples, width: int) -> Ranking:
+        shape = (len(queries), width)
+        return Ranking(
+            np.broadcast_to(np.arange(width), shape),
+            np.broadcast_to(-np.arange(width, dtype=np.float32), shape),
+        )
+
+
+def small(**changes: object) -> DualEncoder:
+    training: Mapping[str, object] = {
+        "steps": 300,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "warmup_steps": 10,
+        "evaluate_every": 100,
+    }
+    return DualEncoder(
+        **{"width": 32, "layers": 1, "heads": 2, "feed_forward": 64, "training": training, **changes}
+    )
+
+
+def test_excluding_what_was_seen_leaves_k_items_and_moves_them_up() -> None:
+    retriever = Fixed().fit(None, None, dense(6))
+    queries = ask([[0, 2], [5], []])
+    ranking = retriever.rank(queries, 3, exclude_seen=True)
+    assert ranking.items.tolist() == [[1, 3, 4], [0, 1, 2], [0, 1, 2]]
+    assert ranking.scores.tolist() == [[-1, -3, -4], [0, -1, -2], [0, -1, -2]]
+    assert retriever.rank(queries, 3).items.tolist() == [[0, 1, 2]] * 3
+
+
+def test_a_catalogue_smaller_than_k_is_padded() -> None:
+    ranking = Fixed().fit(None, None, dense(3)).rank(ask([[1]]), 5, exclude_seen=True)
+    assert ranking.items.tolist() == [[0, 2, -1, -1, -1]]
+    assert ranking.scores[0, 2:].tolist() == [-np.inf] * 3
+
+
+def test_answers_do_not_depend_on_how_many_ask() -> None:
+    retriever = Fixed().fit(None, None, dense(50))
+    rng = np.random.default_rng(0)
+    history = [rng.integers(0, 50, size=rng.integers(1, 9)).tolist() for _ in range(3000)]
+    together = retriever.rank(ask(history), 4, exclude_seen=True).items
+    for row in (0, 1, 1499, 2999):
+        assert together[row].tolist() == [i for i in range(50) if i not in history[row]][:4]
+
+
+def test_padding_is_never_taken_for_an_item_that_was_seen() -> None:
+    ranking = Ranking(np.array([[3, -1]]), np.array([[1.0, -np.inf]], dtype=np.float32))
+    assert drop_seen(ranking, ask([[0]])).items.tolist() == [[3, -1]]
+
+
+def test_popularity_counts_each_users_training_items_once() -> None:
+    rows = [[0, 1, 2, 5, 6], [0, 1, 3, 5, 6], [1, 4, 6, 5]]
+    split = leave_one_out(Sequences(np.array(["a", "b", "c"]), Ragged.from_rows(rows)))
+    popular = Popularity().fit(split.train, split.valid, dense(8))
+    assert popular.counts.tolist() == [2, 3, 1, 1, 1, 0, 0, 0]
+    assert popular.rank(split.test, 4).items.tolist() == [[1, 0, 2, 3]] * 3
+
+
+def test_inner_product_search_equals_a_full_sort() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, vectors = torch.randn(40, 8, generator=generator), torch.randn(70, 8, generator=generator)
+    rows, scores = top_inner_products(queries, vectors, 9)
+    expected = (queries.double() @ vectors.double().T).sort(dim=1, descending=True)
+    np.testing.assert_array_equal(rows, expected.indices[:, :9].numpy())
+    np.testing.assert_allclose(scores, expected.values[:, :9].numpy(), rtol=1e-5)
+
+
+def test_histories_that_begin_together_are_one_group() -> None:
+    #           0       1       2          3    (the last begins elsewhere)
+    values = np.array([4, 5, 6, 7])
+    history = Ragged(values, np.array([0, 0, 0, 1]), np.array([2, 1, 3, 4]))
+    longest, members = share_prefixes(history)
+    assert [longest[i].tolist() for i in range(2)] == [[4, 5, 6], [5, 6, 7]]
+    assert [sorted(members[i].tolist()) for i in range(2)] == [[0, 1, 2], [3]]
+
+
+@pytest.mark.parametrize("ids", [dense(), two_levels()], ids=["dense", "two levels"])
+def test_the_dual_encoder_learns_a_planted_order(ids: SemanticIds, tmp_path: Path) -> None:
+    split = cyclic_split()
+    reports: list[dict[str, float]] = []
+    state = torch.random.get_rng_state()
+    retriever = small(dropout=0.0).fit(
+        split.train, split.valid, ids, seed=1, on_step=lambda step, m: reports.append({"step": step, **m})
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    ranking = retriever.rank(split.test, 5)
+    assert per_query_scores(ranking, split.test, [1])["recall_at_1"].mean() > 0.9
+    assert [r["step"] for r in reports] == [100, 200, 300]
+    assert reports[-1]["loss"] < reports[0]["loss"]
+
+    retriever.save(tmp_path)
+    again = Retriever.load(tmp_path).rank(split.test, 5)
+    np.testing.assert_array_equal(again.items, ranking.items)
+    np.testing.assert_array_equal(again.scores, ranking.scores)
+
+
+def test_the_same_seed_gives_the_same_retriever() -> None:
+    split, budget = cyclic_split(users=40), {"steps": 20, "batch_size": 16, "evaluate_every": 10}
+    first, second, other = (
+        small(training=budget).fit(split.train, split.valid, two_levels(), seed=seed).rank(split.test, 5)
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first.scores, second.scores)
+    assert not np.array_equal(first.scores, other.scores)
+
+
+def test_a_prefix_is_encoded_alike_alone_and_within_a_longer_history() -> None:
+    split = cyclic_split(users=40)
+    retriever = small(training={"steps": 5, "batch_size": 16, "evaluate_every": 5, "warmup_steps": 1})
+    retriever.fit(split.train, split.valid, two_levels())
+    codes = torch.from_numpy(retriever.ids.codes)[torch.tensor([[3, 4, 5, 6]])]
+    with torch.no_grad():
+        whole = retriever.model.queries(codes)
+        for length in range(5):
+            alone = retriever.model.queries(codes[:, :length])
+            torch.testing.assert_close(whole[:, length], alone[:, length], rtol=1e-5, atol=1e-6)
+
+
+def test_an_empty_history_and_one_longer_than_the_window_are_answered() -> None:
+    split = cyclic_split(users=40)
+    retriever = small(max_history=3, training={"steps": 5, "batch_size": 16, "evaluate_every": 5})
+    retriever.fit(split.train, split.valid, two_levels())
+    answers = retriever.rank(ask([[], [1, 2, 3, 4, 5], [3, 4, 5]]), ITEMS)
+    assert [sorted(row) for row in answers.items.tolist()] == [list(range(ITEMS))] * 3
+    np.testing.assert_array_equal(answers.items[1], answers.items[2])
+
+
+def test_items_that_share_an_id_share_a_score_and_all_of_them_are_ranked() -> None:
+    split = cyclic_split(users=40)
+    ids = SemanticIds(np.stack([np.arange(ITEMS) // 6, np.zeros(ITEMS, dtype=np.int64)], axis=1), (4, 1))
+    retriever = small(training={"steps": 5, "batch_size": 16, "evaluate_every": 5})
+    ranking = retriever.fit(split.train, split.valid, ids).rank(split.test, ITEMS)
+    assert all(sorted(row) == list(range(ITEMS)) for row in ranking.items.tolist())
+    assert all(len(set(row)) == 4 for row in ranking.scores.tolist())
+
+
+def test_no_training_or_no_validation_examples_is_said_plainly() -> None:
+    split = cyclic_split(users=10)
+    none = split.train.select(np.array([], dtype=np.int64))
+    with pytest.raises(ValueError, match="no training examples"):
+        small().fit(none, split.valid, dense())
+    with pytest.raises(ValueError, match="no validation examples"):
+        small().fit(split.train, none, dense())

@@ -1,0 +1,60 @@
+"""The README is executed: its code runs, its plug-in is benchmarked, its tables are the code's own."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from semantic_ids.recipes import RECIPES
+from semantic_ids.registry import create
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def between(marker: str) -> str:
+    return README.split(f"<!-- {marker} -->\n")[1].split(f"<!-- /{marker} -->")[0]
+
+
+def test_the_plug_in_of_ten_lines_is_a_tokenizer_that_survives_saving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = next(block for block in BLOCKS if "class RandomProjection" in block)
+    assert sum(bool(line.strip()) for line in code.split("class ")[1].splitlines()) <= 10
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    x = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
+    tokenizer = create("mine:RandomProjection").fit(x, seed=3)
+    codes = tokenizer.encode(x)
+    tokenizer.save(tmp_path / "saved")
+    assert torch.equal(type(tokenizer).load(tmp_path / "saved").encode(x), codes)
+    assert len(codes.unique(dim=0)) > 40
+    sys.modules.pop("mine")
+
+
+def test_the_library_example_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    code = next(block for block in BLOCKS if "grit-vq" in block)
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 — our own README
+    assert capsys.readouterr().out.strip() == re.search(r"# (torch.Size.*)", code).group(1)
+
+
+def test_the_recipe_table_is_the_code_s() -> None:
+    rows = [f"| `{name}` | {recipe.summary} | {recipe.source} |" for name, recipe in RECIPES.items()]
+    expected = "\n".join(["| name | what it is | source |", "|---|---|---|", *rows]) + "\n"
+    assert between("recipes") == expected, f"put this into README.md:\n{expected}"
+
+
+def test_the_demo_table_names_every_method_of_the_demo() -> None:
+    demo = yaml.safe_load((ROOT / "pipelines/experiments/demo.yaml").read_text())
+    shown = between("demo")
+    for entry in [*demo["tokenizers"], *(r if isinstance(r, str) else r["kind"] for r in demo["retrievers"])]:
+        assert entry in shown
+
+
+def test_every_file_and_folder_that_the_readme_links_to_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
