@@ -99,7 +99,7 @@ class TokenizerConfig(Section):
     """
 
     recipe: str
-    name: str = ""
+    name: str = Field("", pattern=r"^[^/]*$")
     params: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -129,7 +129,7 @@ class RetrieverConfig(Section):
     """
 
     kind: str
-    name: str = ""
+    name: str = Field("", pattern=r"^[^/]*$")
     params: dict[str, Any] = {}
 
     @model_validator(mode="before")

@@ -12,7 +12,7 @@ from prefect.states import State
 from pipelines.cells import read_cell, read_dataset, read_results
 from pipelines.config import load_config
 from pipelines.plan import plan
-from pipelines.progress import CONSOLE
+from pipelines.progress import CONSOLE, announce
 from pipelines.store import Step, Store
 from pipelines.tracking import Tracker
 
@@ -76,5 +76,8 @@ def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
 @task(retries=1, retry_delay_seconds=1, retry_condition_fn=_may_pass, cache_policy=NO_CACHE)
 def make(store: Store, step: Step) -> None:
     """Make one step's folder, unless it is there."""
-    if not store.make(step):
-        CONSOLE.print(f"  {step.title}: done before", style="dim")
+    if store.done(step):
+        CONSOLE.print(f"  {step.title} was done before", style="dim")
+        return
+    with announce(step.title):
+        store.make(step)

@@ -109,7 +109,7 @@ def _cell(
     name = tokenizer.name if tokenizer else NO_TOKENIZER
     tokenize, inputs = None, {"corpus": corpus}
     if tokenizer:
-        about = {"name": name, **_resolved(tokenizer, config.semantic_ids), "seed": seed}
+        about = {**_resolved(tokenizer, config.semantic_ids), "seed": seed}
         tokenize = Step(
             "tokenize", f"{name} seed {seed}", 1, about, {"embeddings": embeddings}, stages.tokenize
         )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pipelines.cells import read_results
-from pipelines.progress import Progress, announce
+from pipelines.progress import progress
 from pipelines.report import html_report
 from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.scores import QueryScores, evaluation_set_digest
@@ -57,13 +57,7 @@ def embed(config: Config, inputs: Inputs, out: Path) -> None:
     from recsys.text import embed_texts, item_texts  # noqa: PLC0415
 
     texts = item_texts(pl.read_parquet(inputs["corpus"] / "items.parquet"))
-    with announce(f"embed {len(texts)} texts with {config['encoder']}") as progress:
-        vectors = embed_texts(
-            texts,
-            config["encoder"],
-            dimensions=config["dimensions"],
-            on_progress=lambda done, total: progress(done, total, ""),
-        )
+    vectors = embed_texts(texts, config["encoder"], dimensions=config["dimensions"], on_progress=progress)
     np.save(out / "embeddings.npy", vectors)
 
 
@@ -71,9 +65,8 @@ def tokenize(config: Config, inputs: Inputs, out: Path) -> None:
     """``embeddings.npy`` → the fitted tokenizer, the catalogue's semantic IDs and their quality."""
     embeddings = np.load(inputs["embeddings"] / "embeddings.npy", allow_pickle=False)
     tokenizer = create(config["class"], **config["params"])
-    with announce(f"tokenize with {config['name']}, seed {config['seed']}") as progress:
-        curves = Curves(out / "curves.jsonl", getattr(tokenizer, "steps", None), progress)
-        tokenizer.fit(torch.from_numpy(embeddings), seed=config["seed"], on_step=curves)
+    curves = Curves(out / "curves.jsonl", getattr(tokenizer, "steps", None))
+    tokenizer.fit(torch.from_numpy(embeddings), seed=config["seed"], on_step=curves)
     codes = tokenizer.encode(torch.from_numpy(embeddings))
     ids = SemanticIds(codes.numpy(), tokenizer.codebook_sizes)
     try:
@@ -96,9 +89,8 @@ def fit(config: Config, inputs: Inputs, out: Path) -> None:
         ids = SemanticIds(np.arange(items)[:, None], (items,))
     retriever = RETRIEVERS[config["kind"]](**config["params"])
     training = getattr(retriever, "training", None)
-    with announce(f"fit {config['kind']}") as progress:
-        curves = Curves(out / "curves.jsonl", training.steps if training else None, progress)
-        retriever.fit(split.train, split.valid, ids, seed=config["seed"], on_step=curves)
+    curves = Curves(out / "curves.jsonl", training.steps if training else None)
+    retriever.fit(split.train, split.valid, ids, seed=config["seed"], on_step=curves)
     retriever.save(out / "retriever")
 
 
@@ -107,13 +99,12 @@ def score(config: Config, inputs: Inputs, out: Path) -> None:
     test = leave_one_out(read_sequences(inputs["corpus"] / "sequences.parquet")).test
     corpus = json.loads((inputs["corpus"] / "corpus.json").read_text())
     retriever: Retriever = Retriever.load(inputs["retriever"] / "retriever")
-    with announce(f"rank the catalogue for {len(test)} users") as progress:
-        ranking = retriever.rank(
-            test,
-            max(config["cutoffs"]),
-            exclude_seen=config["exclude_seen"],
-            on_progress=lambda done: progress(done, len(test), ""),
-        )
+    ranking = retriever.rank(
+        test,
+        max(config["cutoffs"]),
+        exclude_seen=config["exclude_seen"],
+        on_progress=lambda done: progress(done, len(test), "users"),
+    )
     QueryScores(
         test.query_ids,
         per_query_scores(ranking, test, config["cutoffs"]),
@@ -132,11 +123,10 @@ class Curves:
     Args:
         path: of the file.
         total: how many steps there will be at the most, if that is known.
-        progress: what :func:`~pipelines.progress.announce` gave.
     """
 
-    def __init__(self, path: Path, total: int | None, progress: Progress) -> None:
-        self.path, self.total, self.progress = path, total, progress
+    def __init__(self, path: Path, total: int | None) -> None:
+        self.path, self.total = path, total
         path.touch()
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -144,4 +134,4 @@ class Curves:
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         shown = " ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3])
-        self.progress(step, self.total, shown)
+        progress(step, self.total, shown)

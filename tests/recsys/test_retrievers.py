@@ -128,7 +128,7 @@ def test_the_dual_encoder_learns_a_planted_order(ids: SemanticIds, tmp_path: Pat
     split = cyclic_split()
     reports: list[dict[str, float]] = []
     state = torch.random.get_rng_state()
-    retriever = small(dropout=0.0).fit(
+    retriever = small(max_history=4).fit(
         split.train, split.valid, ids, seed=1, on_step=lambda step, m: reports.append({"step": step, **m})
     )
     assert torch.equal(torch.random.get_rng_state(), state)
