@@ -6,15 +6,12 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from pipelines.config import BenchmarkConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,24 +32,30 @@ TrackingUri = Annotated[str, typer.Option(help="Of an MLflow server; overrides -
 def run(
     config: Annotated[Path, typer.Argument(help="A benchmark file (YAML).")],
     settings: Settings = None,
+    skip_bad_lines: Annotated[
+        bool, typer.Option(help="Leave malformed lines out and count them, instead of stopping at one.")
+    ] = False,
 ) -> None:
     """Run a benchmark: data → semantic IDs → retrievers → paired tests, all kept in MLflow.
 
     What was made before is not made again; a run that was stopped goes on where it was.
     """
+    from pipelines.cells import read_results  # noqa: PLC0415
     from pipelines.config import load_config  # noqa: PLC0415
     from pipelines.plan import plan  # noqa: PLC0415
+    from pipelines.report import console_report  # noqa: PLC0415
     from pipelines.store import Store  # noqa: PLC0415
 
-    chosen = load_config(config, settings or [])
+    settings = [*(settings or []), *(["data.skip_bad_lines=true"] if skip_bad_lines else [])]
+    chosen = load_config(config, settings)
     steps, store = plan(chosen), Store(chosen.workspace / "stages")
+    todo = sum(not store.done(step) for step in steps.steps())
+    done = len(list(steps.steps())) - todo
     if store.done(steps.report):
-        OUT.print(f"Nothing to do: all {len(list(steps.steps()))} steps of {chosen.name} were done before.\n")
+        OUT.print(f"Nothing to do: all {done} steps of {chosen.name} were done before.")
     else:
-        open_steps = [step for step in steps.steps() if not store.done(step)]
         OUT.print(
-            f"[bold]{chosen.name}[/bold]: {len(open_steps)} steps to do, "
-            f"{len(list(steps.steps())) - len(open_steps)} done before; kept in {chosen.workspace}"
+            f"[bold]{chosen.name}[/bold]: {todo} steps to do, {done} done before, in {chosen.workspace}"
         )
         started = time.monotonic()
         # What goes wrong is said once, at the end, and not with every attempt.
@@ -61,22 +64,12 @@ def run(
         from pipelines.flows import benchmark  # noqa: PLC0415 — starts slowly
 
         benchmark(str(config), settings)
-        OUT.print(f"Done in {time.monotonic() - started:.0f} s.\n")
-    _show(chosen)
+        OUT.print(f"Done in {time.monotonic() - started:.0f} s.")
 
-
-def _show(chosen: BenchmarkConfig) -> None:
-    """The tables and verdicts of a finished benchmark, and where to look next."""
-    from pipelines.cells import read_results  # noqa: PLC0415
-    from pipelines.plan import plan  # noqa: PLC0415
-    from pipelines.report import console_report  # noqa: PLC0415
-    from pipelines.store import Store  # noqa: PLC0415
-
-    report, store = plan(chosen).report, Store(chosen.workspace / "stages")
-    OUT.print(console_report(read_results(report.config, store.inputs(report))))
+    OUT.print(console_report(read_results(steps.report.config, store.inputs(steps.report))))
     where = chosen.tracking_uri or f"sqlite:///{chosen.workspace / 'mlflow.db'}"
     OUT.print("\nLook next:", style="bold")
-    OUT.print(f"  {store.folder(report) / 'report.html'}", soft_wrap=True)
+    OUT.print(f"  {store.folder(steps.report) / 'report.html'}", soft_wrap=True)
     OUT.print(f"  mlflow ui --backend-store-uri {where}", soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pipelines.cells import read_results
-from pipelines.progress import progress
+from pipelines.progress import CONSOLE, progress
 from pipelines.report import html_report
 from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.scores import QueryScores, evaluation_set_digest
@@ -44,6 +44,8 @@ def ingest(raw: Path, config: Config, inputs: Inputs, out: Path) -> None:
     corpus = read_amazon2014(
         reviews, meta, k_core=config["k_core"], skip_bad_lines=config.get("skip_bad_lines", False)
     )
+    if corpus.skipped_lines:
+        CONSOLE.print(f"  {corpus.skipped_lines} malformed lines were left out", style="yellow")
     corpus.items.write_parquet(out / "items.parquet")
     write_sequences(sequences_of(corpus), out / "sequences.parquet")
     about = {**corpus.statistics(), "skipped_lines": corpus.skipped_lines, "digest": corpus.digest()}
