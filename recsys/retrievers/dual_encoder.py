@@ -140,7 +140,7 @@ class DualEncoder(Retriever):
             return F.cross_entropy(scores / self.temperature, own.to(device))
 
         with seeded(seed):
-            self._build(device)
+            self.build(self.facts())
             run_training(
                 self.model,
                 loss_of,
@@ -168,21 +168,8 @@ class DualEncoder(Retriever):
         found, scores = top_inner_products(vectors, leaves, min(width, len(leaves)))
         return Ranking(*self.ids.expand(found, scores, width))
 
-    def state(self) -> dict[str, Tensor]:
-        """The catalogue's codes and the weights."""
-        return super().state() | {f"model.{name}": v for name, v in self.model.state_dict().items()}
-
-    def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state` and :meth:`facts` gave."""
-        super().restore({k: v for k, v in state.items() if not k.startswith("model.")}, facts)
-        with seeded(0):
-            self._build(default_device())
-        self.model.load_state_dict(
-            {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-        )
-        self.model.eval()
-
-    def _build(self, device: torch.device) -> None:
+    def build(self, facts: Mapping[str, Any]) -> None:
+        """The towers with fresh weights."""
         self.model = Towers(
             self.ids.codebook_sizes,
             max_history=self.max_history,
@@ -191,7 +178,7 @@ class DualEncoder(Retriever):
             heads=self.heads,
             feed_forward=self.feed_forward,
             dropout=self.dropout,
-        ).to(device)
+        ).to(default_device())
 
 
 def share_prefixes(history: Ragged) -> tuple[Ragged, Ragged]:

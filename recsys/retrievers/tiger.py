@@ -72,7 +72,7 @@ class Tiger(Retriever):
         pairs = train.pairs()
         targets = pairs.targets.flat()
         with seeded(seed):
-            self._build()
+            self.build(self.facts())
             parts = _TRAINING_PARTS.get(self._device.type, 1)
             run_training(
                 self.model,
@@ -113,21 +113,8 @@ class Tiger(Retriever):
             leaves[rows], scores[rows] = found.cpu().numpy(), found_scores.cpu().numpy()
         return Ranking(*self.ids.expand(leaves, scores, width))
 
-    def state(self) -> dict[str, Tensor]:
-        """The catalogue's codes and the weights."""
-        return super().state() | {f"model.{name}": v for name, v in self.model.state_dict().items()}
-
-    def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state` and :meth:`facts` gave."""
-        super().restore({k: v for k, v in state.items() if not k.startswith("model.")}, facts)
-        with seeded(0):
-            self._build()
-        self.model.load_state_dict(
-            {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-        )
-        self.model.eval()
-
-    def _build(self) -> None:
+    def build(self, facts: Mapping[str, Any]) -> None:
+        """The model with fresh weights, and the trie of the catalogue."""
         config = T5Config(
             self.width, self.layers, self.heads, self.head_width, self.feed_forward, self.dropout
         )

@@ -73,13 +73,16 @@ class ResidualAutoencoder(Tokenizer):
         warmup: float = 0.1,
         reset_every: int = 100,
     ) -> None:
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup is a share of the steps in [0, 1), not {warmup}")
         self.levels, self.codebook_size, self.latent = levels, codebook_size, latent
         self.hidden = list(hidden)
         self.surrogate, self.transform, self.learning = surrogate, transform, learning
         self.frozen, self.steps, self.batch_size = frozen, steps, batch_size
         self.learning_rate, self.warmup, self.reset_every = learning_rate, warmup, reset_every
         self.codebook_sizes = (codebook_size,) * levels
-        self._quantizer()  # a wrong choice is an error here, not after the data is read
+        with seeded(0):
+            self._quantizer()  # a wrong choice is an error here, not after the data is read
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
         """Train; see :meth:`Tokenizer.fit <semantic_ids.tokenizer.Tokenizer.fit>`.
@@ -87,11 +90,9 @@ class ResidualAutoencoder(Tokenizer):
         ``on_step`` gets ``loss``, ``reconstruction`` (share of the embeddings' variance that is
         lost), ``replaced`` and ``perplexity_1`` … every 50 steps.
         """
-        embeddings = check_embeddings(embeddings)
-        if len(embeddings) == 0:
-            raise ValueError("there are no embeddings to learn from")
+        embeddings = check_embeddings(embeddings, at_least=1)
         with seeded(seed):
-            self._build(embeddings.shape[1])
+            self.build({"width": embeddings.shape[1]})
             generator = torch.Generator().manual_seed(seed)
             self.mean = embeddings.mean(dim=0)
             self.scale = (embeddings - self.mean).square().mean().sqrt().clamp(min=1e-12)
@@ -117,36 +118,21 @@ class ResidualAutoencoder(Tokenizer):
         """Codebook sizes, and the width of the embeddings."""
         return {**super().facts(), "width": len(self.mean)}
 
-    def state(self) -> dict[str, Tensor]:
-        """Mean and scale of the embeddings, and the weights."""
-        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        return {**super().state(), **weights}
-
-    def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state` and :meth:`facts` gave."""
-        with seeded(0):
-            self._build(facts["width"])
-        self.model.load_state_dict(
-            {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-        )
-        self.model.eval()
-        super().restore({k: v for k, v in state.items() if not k.startswith("model.")}, facts)
-
-    def _quantizer(self) -> ResidualQuantizer:
-        with seeded(0):
-            return ResidualQuantizer(
-                self.codebook_sizes,
-                self.latent,
-                surrogate=self.surrogate,
-                transform=self.transform,
-                learning=self.learning,
-                frozen=self.frozen,
-            )
-
-    def _build(self, width: int) -> None:
-        widths = [width, *self.hidden, self.latent]
+    def build(self, facts: Mapping[str, Any]) -> None:
+        """Encoder, quantizer and decoder with fresh weights, for embeddings of ``facts["width"]``."""
+        widths = [facts["width"], *self.hidden, self.latent]
         self.model = nn.ModuleDict(
             {"encoder": mlp(widths), "quantizer": self._quantizer(), "decoder": mlp(widths[::-1])}
+        )
+
+    def _quantizer(self) -> ResidualQuantizer:
+        return ResidualQuantizer(
+            self.codebook_sizes,
+            self.latent,
+            surrogate=self.surrogate,
+            transform=self.transform,
+            learning=self.learning,
+            frozen=self.frozen,
         )
 
     def _train(self, x: Tensor, generator: torch.Generator, on_step: OnStep | None) -> None:

@@ -28,7 +28,7 @@ class ResidualKMeans(Tokenizer):
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
         """Fit level by level; ``on_step`` gets ``reconstruction``, the share of variance lost, a level."""
-        residual = check_embeddings(embeddings).to(default_device())
+        residual = check_embeddings(embeddings, at_least=1).to(default_device())
         generator = torch.Generator().manual_seed(seed)
         spread = (residual - residual.mean(dim=0)).square().mean().clamp(min=1e-12)
         books = []
@@ -77,7 +77,7 @@ class RandomHyperplanes(Tokenizer):
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
         """Draw the hyperplanes and move each to the median, so that it parts the items in halves."""
-        embeddings = check_embeddings(embeddings)
+        embeddings = check_embeddings(embeddings, at_least=1)
         bits = self.levels * (self.codebook_size.bit_length() - 1)
         self.normals = torch.randn(embeddings.shape[1], bits, generator=torch.Generator().manual_seed(seed))
         self.offsets = (embeddings @ self.normals).median(dim=0).values
@@ -104,7 +104,7 @@ class DenseIds(Tokenizer):
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
         """Number the distinct embeddings; nothing is random."""
-        self.rows = torch.unique(check_embeddings(embeddings), dim=0)
+        self.rows = torch.unique(check_embeddings(embeddings, at_least=1), dim=0)
         self.codebook_sizes = (len(self.rows),)
         return self
 
@@ -112,7 +112,7 @@ class DenseIds(Tokenizer):
         """``(N, D)`` → codes ``(N, 1)``."""
         embeddings = check_embeddings(embeddings)
         known = {row.tobytes(): code for code, row in enumerate(self.rows.numpy())}
-        codes = torch.tensor([known.get(row.tobytes(), -1) for row in embeddings.cpu().numpy()])
+        codes = torch.tensor([known.get(row.tobytes(), -1) for row in embeddings.numpy()], dtype=torch.int64)
         new = codes < 0
         if new.any():
             codes[new] = in_equal_batches(

@@ -32,7 +32,8 @@ def kmeans(points: Tensor, k: int, *, generator: torch.Generator, iterations: in
             break
         before = owner
         counts = torch.bincount(owner, minlength=k)
-        sums = torch.zeros_like(centres).index_add_(0, owner, points)
+        # Unlike index_add_, this adds up in the same order each time on a GPU too.
+        sums = torch.ops.aten.embedding_dense_backward(points, owner, k, -1, False)
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
         empty = (counts == 0).nonzero().flatten()[: len(points)]
         if len(empty):
@@ -48,7 +49,7 @@ def _plus_plus(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
     distance = (points - points[first]).square().sum(dim=1)
     draws = torch.rand(k - 1, generator=generator, dtype=torch.float64).tolist()
     for draw in draws:
-        total = distance.double().cumsum(dim=0)
+        total = distance.cpu().double().cumsum(dim=0)
         index = int(torch.searchsorted(total, total[-1] * draw, right=True).clamp(max=len(points) - 1))
         chosen.append(index)
         distance = torch.minimum(distance, (points - points[index]).square().sum(dim=1))

@@ -16,7 +16,7 @@ def nearest(points: Tensor, codewords: Tensor) -> Tensor:
     """The codeword next to each point in Euclidean distance; the lowest index where several are.
 
     ``‖x − c‖² = ‖x‖² − 2(x·c − ½‖c‖²)``, so the largest ``x·c − ½‖c‖²`` is the nearest: one matrix
-    product, in float32 or better whatever autocast says, over blocks of about a million scores.
+    product, in float32 or better whatever autocast says, over blocks of at most a million scores.
     Both sides are first moved by the codewords' mean, because float32 loses the small distances
     of points that lie far from the origin.
 
@@ -33,12 +33,13 @@ def nearest(points: Tensor, codewords: Tensor) -> Tensor:
         centre = codewords.mean(dim=0)
         codewords = codewords - centre
         bias = codewords.square().sum(dim=1).mul_(-0.5)
-        rows = max(1, _SCORES_AT_ONCE // len(codewords))
+        # A power of two, so that batches of one size fall into blocks of one size as well.
+        rows = 1 << (max(1, _SCORES_AT_ONCE // len(codewords)).bit_length() - 1)
         found = [
             torch.addmm(bias, part.to(dtype) - centre, codewords.T).max(dim=1).indices
             for part in points.split(rows)
         ]
-    return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=points.device)
+    return torch.cat(found)
 
 
 @torch.no_grad()
@@ -53,4 +54,4 @@ def in_equal_batches(function: Callable[[Tensor], Tensor], rows: Tensor, device:
         batch = part.new_zeros(_ROWS_AT_ONCE, *part.shape[1:])
         batch[: len(part)] = part
         results.append(function(batch.to(device))[: len(part)].cpu())
-    return torch.cat(results) if results else function(rows.to(device)).cpu()
+    return torch.cat(results)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from semantic_ids.randomness import seeded
 
 
 class Persistent:
@@ -19,7 +21,8 @@ class Persistent:
 
     The convention is scikit-learn's: every constructor argument is kept in an attribute of its
     own name and is a plain JSON value (or a dataclass of such). What fitting learns is kept in
-    tensor attributes; then :meth:`save` and :meth:`load` work unwritten.
+    attributes that are tensors or modules. Then :meth:`save` and :meth:`load` work unwritten, but
+    for :meth:`build` where there are modules.
     """
 
     def params(self) -> dict[str, Any]:
@@ -31,14 +34,29 @@ class Persistent:
         """What fitting found out that is no tensor, as JSON values."""
         return {}
 
+    def build(self, facts: Mapping[str, Any]) -> None:
+        """Make the modules that weights go into, from :meth:`facts`; there are none by default."""
+
     def state(self) -> dict[str, Tensor]:
-        """What fitting learned: by default every attribute that is a tensor."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        """What fitting learned: every attribute that is a tensor, and the weights of every module."""
+        state = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        for name, module in self._modules():
+            state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+        return state
 
     def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state` and :meth:`facts` gave."""
-        for name, value in state.items():
+        """Take back what :meth:`state` and :meth:`facts` gave; modules are left in eval mode."""
+        with seeded(0):
+            self.build(facts)
+        left = dict(state)
+        for name, module in self._modules():
+            module.load_state_dict({key: left.pop(f"{name}.{key}") for key in module.state_dict()})
+            module.eval()
+        for name, value in left.items():
             setattr(self, name, value)
+
+    def _modules(self) -> list[tuple[str, nn.Module]]:
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, nn.Module)]
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.json`` and ``model.safetensors`` into ``folder``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semantic_ids.choices import Choice, build
@@ -65,14 +66,15 @@ class ResidualQuantizer(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """``(n, D)`` latents → codes, quantized latents and the loss; counts how often codes are used."""
-        total, loss, codes = torch.zeros_like(z), z.new_zeros(()), []
+        residual, total, loss, codes = z, torch.zeros_like(z), z.new_zeros(()), []
         for level, codebook in enumerate(self.codebooks):
-            residual = z - total.detach()
             codewords = codebook.codewords()
-            code = nearest(residual.detach(), codewords.detach())
-            chosen = codewords[code]
+            code = nearest(residual, codewords)
+            # Indexing would do, but its gradient adds up in whichever order the threads come.
+            chosen = F.embedding(code, codewords)
             loss = loss + self.learning.loss(residual, chosen)
             total = total + chosen
+            residual = residual - chosen.detach()
             codes.append(code)
             if self.training:
                 self.usage(level).add_(torch.bincount(code, minlength=codebook.size))
@@ -119,9 +121,9 @@ class ResidualQuantizer(nn.Module):
         for level, codebook in enumerate(self.codebooks):
             dead = (self.usage(level) == 0).nonzero().flatten()
             if len(dead):
-                pick = torch.randint(len(z), (len(dead),), generator=generator).to(z.device)
-                codebook.place(dead, residual[pick])
-                replaced += len(dead)
+                pick = torch.randperm(len(z), generator=generator)[: len(dead)].to(z.device)
+                codebook.place(dead[: len(pick)], residual[pick])
+                replaced += len(pick)
             self.usage(level).zero_()
             codewords = codebook.codewords()
             residual = residual - codewords[nearest(residual, codewords)]

@@ -56,12 +56,14 @@ class Tokenizer(Persistent, ABC):
         self.codebook_sizes = tuple(facts["codebook_sizes"])
 
 
-def check_embeddings(embeddings: Tensor) -> Tensor:
-    """``(N, D)`` as float32, or a :class:`ValueError` that says what is wrong with them."""
+def check_embeddings(embeddings: Tensor, *, at_least: int = 0) -> Tensor:
+    """``(N, D)`` as float32 on the CPU, or a :class:`ValueError` that says what is wrong with them."""
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         raise ValueError(f"embeddings must be (items, features), not of shape {tuple(embeddings.shape)}")
+    if len(embeddings) < at_least:
+        raise ValueError(f"{len(embeddings)} embeddings are too few, at least {at_least} needed")
     bad = ~torch.isfinite(embeddings).all(dim=1)
     if bad.any():
         rows = bad.nonzero().flatten()[:5].tolist()
         raise ValueError(f"embeddings hold NaN or infinite values in {int(bad.sum())} rows, first {rows}")
-    return embeddings.to(torch.float32)
+    return embeddings.to("cpu", torch.float32)

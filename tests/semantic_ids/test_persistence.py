@@ -1,0 +1,92 @@
+"""Saving and loading anything fitted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from semantic_ids.fitted import DenseIds, RandomHyperplanes, ResidualKMeans
+from semantic_ids.persistence import Persistent
+from semantic_ids.tokenizer import Tokenizer
+
+
+@dataclass
+class Plan:
+    steps: int = 3
+
+
+class Model(Persistent):
+    def __init__(self, plan: Plan, name: str = "x") -> None:
+        self.plan, self.name = plan, name
+        self.not_learned = "left out"
+
+
+def test_parameters_are_plain_json() -> None:
+    assert Model(Plan(7), name="y").params() == {"plan": {"steps": 7}, "name": "y"}
+    assert RandomHyperplanes(levels=2).params() == {"levels": 2, "codebook_size": 256}
+    assert DenseIds().params() == {}
+
+
+def test_state_is_every_tensor() -> None:
+    model = Model(Plan())
+    model.weight = torch.ones(2)
+    assert list(model.state()) == ["weight"]
+
+
+def test_the_files_say_what_they_are(tmp_path: Path) -> None:
+    lsh = RandomHyperplanes(levels=2, codebook_size=4).fit(torch.eye(3))
+    lsh.save(tmp_path / "new" / "folder")
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
+        "model.json",
+        "model.safetensors",
+    ]
+    assert json.loads((tmp_path / "new" / "folder" / "model.json").read_text()) == {
+        "class": "semantic_ids.fitted:RandomHyperplanes",
+        "params": {"levels": 2, "codebook_size": 4},
+        "facts": {"codebook_sizes": [4, 4]},
+    }
+
+
+def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
+    lsh = RandomHyperplanes(levels=2, codebook_size=4).fit(torch.eye(3))
+    lsh.save(tmp_path)
+    for loaded in (RandomHyperplanes.load(tmp_path), Tokenizer.load(tmp_path), Persistent.load(tmp_path)):
+        assert type(loaded) is RandomHyperplanes
+        assert loaded.params() == lsh.params()
+        assert loaded.codebook_sizes == (4, 4)
+        assert torch.equal(loaded.normals, lsh.normals)
+        assert torch.equal(loaded.offsets, lsh.offsets)
+
+
+def test_tensors_that_are_views_are_saved_in_their_own_order(tmp_path: Path) -> None:
+    lsh = RandomHyperplanes(levels=1, codebook_size=4).fit(torch.eye(2))
+    lsh.normals = torch.arange(4.0).reshape(2, 2).T
+    lsh.save(tmp_path)
+    assert Tokenizer.load(tmp_path).normals.tolist() == [[0.0, 2.0], [1.0, 3.0]]
+
+
+def test_saving_again_overwrites(tmp_path: Path) -> None:
+    for levels in (2, 3):
+        RandomHyperplanes(levels=levels, codebook_size=4).fit(torch.eye(3)).save(tmp_path)
+    assert RandomHyperplanes.load(tmp_path).levels == 3
+
+
+def test_a_folder_of_another_class_is_refused(tmp_path: Path) -> None:
+    DenseIds().fit(torch.eye(3)).save(tmp_path)
+    with pytest.raises(
+        ValueError, match="model.json holds a semantic_ids.fitted:DenseIds, which is no ResidualKMeans"
+    ):
+        ResidualKMeans.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pathlib:Path", "semantic_ids.registry:create"])
+def test_a_folder_that_names_no_such_class_is_refused(name: str, tmp_path: Path) -> None:
+    DenseIds().fit(torch.eye(3)).save(tmp_path)
+    about = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**about, "class": name}))
+    with pytest.raises(ValueError, match=f"holds a {name}, which is no Tokenizer"):
+        Tokenizer.load(tmp_path)
