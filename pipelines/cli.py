@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -61,6 +62,8 @@ def run(
         # What goes wrong is said once, at the end, and not with every attempt.
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        # A plain SIGTERM would end Python without its exit handlers, one of which stops Prefect's server.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         from pipelines.flows import benchmark  # noqa: PLC0415 — starts slowly
 
         benchmark(str(config), settings)

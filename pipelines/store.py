@@ -66,8 +66,9 @@ class Store:
     root: Path
 
     def folder(self, step: Step) -> Path:
-        """Where the step's result is, or will be."""
-        return self.root / step.stage / f"{step.label.replace(' ', '_')}-{step.digest[:_DIGITS]}"
+        """Where the step's result is, under whichever label it was made, or will be."""
+        stage, digits = self.root / step.stage, step.digest[:_DIGITS]
+        return next(stage.glob(f"*-{digits}"), stage / f"{step.label.replace(' ', '_')}-{digits}")
 
     def done(self, step: Step) -> bool:
         """Whether the result is there."""

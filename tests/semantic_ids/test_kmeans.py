@@ -87,6 +87,14 @@ def test_no_cluster_is_empty_where_there_are_points_enough(
     assert set(assigned(points, centres)[0].tolist()) == set(range(k))
 
 
+@pytest.mark.parametrize("seed", [4088, 11263])
+def test_a_cluster_that_empties_takes_the_point_worst_served(seed: int) -> None:
+    points = torch.randint(0, 12, (12, 2), generator=seeded(seed)).float()
+    # With these seeds one of six clusters has lost all its points after the first iteration.
+    centres = kmeans(points, 6, generator=seeded(seed))
+    assert set(assigned(points, centres)[0].tolist()) == set(range(6))
+
+
 @given(rows, st.integers(1, 10), st.integers(0, 1000))
 @settings(deadline=None)
 def test_with_centres_enough_every_point_is_one(

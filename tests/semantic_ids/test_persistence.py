@@ -78,7 +78,7 @@ def test_saving_again_overwrites(tmp_path: Path) -> None:
 def test_a_folder_of_another_class_is_refused(tmp_path: Path) -> None:
     DenseIds().fit(torch.eye(3)).save(tmp_path)
     with pytest.raises(
-        ValueError, match="model.json holds a semantic_ids.fitted:DenseIds, which is no ResidualKMeans"
+        ValueError, match=r"model\.json holds a semantic_ids\.fitted:DenseIds, which is no ResidualKMeans"
     ):
         ResidualKMeans.load(tmp_path)
 

@@ -17,7 +17,7 @@ SMALL = {
     "codebook_size": 8,
     "latent": 4,
     "hidden": [16],
-    "steps": 60,
+    "steps": 300,
     "batch_size": 64,
     "iterations": 5,
 }

@@ -226,7 +226,7 @@ def test_gradients_are_the_same_every_time() -> None:
     torch.set_num_threads(2)
     try:
         grads = []
-        for _ in range(10):
+        for _ in range(6):
             made.zero_grad()
             quantized = made(z)
             (quantized.latents.square().mean() + quantized.loss).backward()

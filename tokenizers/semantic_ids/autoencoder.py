@@ -15,7 +15,7 @@ from semantic_ids.nearest import in_equal_batches
 from semantic_ids.quality import perplexity
 from semantic_ids.randomness import default_device, seeded, shuffled_batches
 from semantic_ids.residual import ResidualQuantizer
-from semantic_ids.tokenizer import OnStep, Tokenizer, check_embeddings
+from semantic_ids.tokenizer import OnStep, Tokenizer, check_embeddings, check_sizes
 
 _SEEDING_ROWS = 1 << 15
 _REPORT_EVERY = 50
@@ -73,6 +73,7 @@ class ResidualAutoencoder(Tokenizer):
         warmup: float = 0.1,
         reset_every: int = 100,
     ) -> None:
+        check_sizes(levels, codebook_size)
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup is a share of the steps in [0, 1), not {warmup}")
         self.levels, self.codebook_size, self.latent = levels, codebook_size, latent

@@ -10,7 +10,7 @@ from torch import Tensor
 from semantic_ids.kmeans import kmeans
 from semantic_ids.nearest import in_equal_batches, nearest
 from semantic_ids.randomness import default_device
-from semantic_ids.tokenizer import OnStep, Tokenizer, check_embeddings
+from semantic_ids.tokenizer import OnStep, Tokenizer, check_embeddings, check_sizes
 
 
 class ResidualKMeans(Tokenizer):
@@ -23,6 +23,7 @@ class ResidualKMeans(Tokenizer):
     """
 
     def __init__(self, levels: int = 4, codebook_size: int = 256, iterations: int = 50) -> None:
+        check_sizes(levels, codebook_size)
         self.levels, self.codebook_size, self.iterations = levels, codebook_size, iterations
         self.codebook_sizes = (codebook_size,) * levels
 
@@ -70,6 +71,7 @@ class RandomHyperplanes(Tokenizer):
     """
 
     def __init__(self, levels: int = 4, codebook_size: int = 256) -> None:
+        check_sizes(levels, codebook_size)
         if codebook_size < 2 or codebook_size & (codebook_size - 1):
             raise ValueError(f"LSH needs a codebook size that is a power of two, not {codebook_size}")
         self.levels, self.codebook_size = levels, codebook_size

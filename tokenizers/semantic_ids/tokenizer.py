@@ -56,6 +56,12 @@ class Tokenizer(Persistent, ABC):
         self.codebook_sizes = tuple(facts["codebook_sizes"])
 
 
+def check_sizes(levels: int, codebook_size: int) -> None:
+    """Raise a :class:`ValueError` unless there is a level at least and a code to choose in it."""
+    if levels < 1 or codebook_size < 1:
+        raise ValueError(f"semantic IDs need levels and codes, not {levels} levels of {codebook_size} codes")
+
+
 def check_embeddings(embeddings: Tensor, *, at_least: int = 0) -> Tensor:
     """``(N, D)`` as float32 on the CPU, or a :class:`ValueError` that says what is wrong with them."""
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:

@@ -1,0 +1,167 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import BenchmarkConfig, ConfigError, load_config
+
+EXPERIMENTS = Path(__file__).parents[2] / "pipelines" / "experiments"
+
+
+def complaint(path: Path, *settings: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, settings)
+    return str(caught.value)
+
+
+def test_every_experiment_that_comes_with_it_is_valid() -> None:
+    configs = [load_config(path) for path in EXPERIMENTS.glob("*.yaml")]
+    names = [config.name for config in configs]
+    assert "demo" in names
+    assert len(set(names)) == len(names)
+
+
+def test_a_name_alone_stands_for_a_tokenizer_or_a_retriever(tiny: Path) -> None:
+    config = load_config(tiny)
+    assert [tokenizer.name for tokenizer in config.tokenizers] == ["rq-vae", "rq-kmeans"]
+    assert [(one.kind, one.name) for one in config.retrievers] == [
+        ("dual-encoder", "dual-encoder"),
+        ("popularity", "popularity"),
+    ]
+    assert config.seeds == (0,)
+    assert config.workspace == Path("workspace")
+
+
+def test_shared_parameters_reach_the_tokenizers_that_know_them_and_yield_to_their_own(tiny: Path) -> None:
+    setting = "tokenizers.1={recipe: rq-kmeans, params: {levels: 5}}"
+    config = load_config(tiny, [setting])
+    assert config.tokenizers[1].arguments(config.semantic_ids) == {"levels": 5, "codebook_size": 8}
+    assert config.tokenizers[0].arguments(config.semantic_ids) == dict(config.semantic_ids)
+
+
+@pytest.mark.parametrize(
+    ("setting", "read"),
+    [
+        ("data.users=70", lambda config: config.data.users == 70),
+        ("seeds=[1, 2]", lambda config: config.seeds == (1, 2)),
+        ("tracking_uri=http://localhost:5000", lambda c: c.tracking_uri == "http://localhost:5000"),
+        ("evaluation.exclude_seen=true", lambda config: config.evaluation.exclude_seen is True),
+        ("tokenizers.1=lsh", lambda config: config.tokenizers[1].recipe == "lsh"),
+        ("retrievers.0.params.training.steps=7", lambda c: c.retrievers[0].params["training"]["steps"] == 7),
+        ("text={encoder: minilm}", lambda config: config.text.encoder == "minilm"),
+        ("workspace=a=b", lambda config: config.workspace == Path("a=b")),
+    ],
+)
+def test_settings_override_the_file(
+    tiny: Path, setting: str, read: Callable[[BenchmarkConfig], bool]
+) -> None:
+    assert not read(load_config(tiny))
+    assert read(load_config(tiny, [setting]))
+
+
+def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
+    assert load_config(tiny, ["data.users=70", "data.users=80"]).data.model_dump()["users"] == 80
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("nam=x", "unknown key 'nam'. Did you mean 'name'?"),
+        ("evaluation.metrik=x", "evaluation: unknown key 'metrik'. Did you mean 'metric'?"),
+        ("data.usrs=4", "unknown key 'usrs'. Did you mean 'users'?"),
+        ("data.reader=shops", "data: Input tag 'shops'"),
+        ("data.items=99", "items: Input should be greater than or equal to 100"),
+        ("data.users=many", "users: Input should be a valid integer"),
+        ("name=a/b", "name: String should match pattern"),
+        ("tokenizers.1={recipe: lsh, name: a/b}", "tokenizers.1.name: String should match pattern"),
+        ("seeds=[]", "seeds: Tuple should have at least 1 item"),
+        ("seeds=[1, 0, 1]", "seeds: a seed stands here twice"),
+        ("tokenizers=[]", "tokenizers: Tuple should have at least 1 item"),
+        ("tokenizers.1=rqvae", "tokenizers.1: no tokenizer is called 'rqvae'. Did you mean 'rq-vae'?"),
+        ("tokenizers.1='no_such:Class'", "tokenizers.1: tokenizer 'no_such:Class' cannot be imported"),
+        (
+            "tokenizers.1='os:PathLike'",
+            "tokenizers.1: 'os:PathLike' is not a subclass of semantic_ids.Tokenizer",
+        ),
+        ("tokenizers.1={recipe: lsh, params: {levls: 3}}", "no parameter 'levls'. Did you mean 'levels'?"),
+        (
+            "tokenizers.1={recipe: lsh, params: {codebook_size: 9}}",
+            "'lsh' cannot be made: LSH needs a codebook",
+        ),
+        ("semantic_ids.levels=two", "tokenizer 'rq-vae' cannot be made"),
+        ("semantic_ids.levelz=2", "semantic_ids.levelz is a parameter of none of the tokenizers"),
+        (
+            "tokenizers=[rq-vae, rq-vae]",
+            "tokenizers: 'rq-vae' stands here twice; give one of them another 'name'",
+        ),
+        ("retrievers.0=tigre", "retrievers.0: no retriever is called 'tigre'. Did you mean 'tiger'?"),
+        (
+            "retrievers.0.params.widht=3",
+            "retriever 'dual-encoder' has no parameter 'widht'. Did you mean 'width'?",
+        ),
+        ("retrievers.0.params.width=abc", "retriever 'dual-encoder' cannot have width = 'abc'"),
+        ("retrievers.0.params.training.stepz=3", "no parameter 'stepz'. Did you mean 'steps'?"),
+        ("retrievers.0.params.training.steps=few", "training of 'dual-encoder' cannot have steps = 'few'"),
+        ("retrievers=[tiger, tiger]", "retrievers: 'tiger' stands here twice"),
+        ("evaluation.metric=ndcg_at_11", "metric 'ndcg_at_11' is not measured. Did you mean 'ndcg_at_10'?"),
+        (
+            "evaluation.reference=lsh",
+            "evaluation.reference 'lsh' is none of the tokenizers: rq-vae, rq-kmeans",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_the_file(tiny: Path, setting: str, expected: str) -> None:
+    message = complaint(tiny, setting)
+    assert message.startswith(f"{tiny}:\n")
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("data.users", "write key=value, for example --set data.k_core=5"),
+        ("=5", "write key=value"),
+        ("data..users=5", "write key=value"),
+        ("tokenizers.2=lsh", "there is no place called 'tokenizers.2'"),
+        ("tokenizers.first=lsh", "there is no place called 'tokenizers.first'"),
+        ("name.of=x", "there is no place called 'name.of'"),
+        ("seeds=[1", "'[1' is not valid YAML"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_named(tiny: Path, setting: str, expected: str) -> None:
+    assert complaint(tiny, setting).startswith(f"--set {setting}: {expected}")
+
+
+def test_everything_that_is_wrong_is_said_at_once(tiny: Path) -> None:
+    message = complaint(tiny, "data.k_core=0", "tokenizers.1=rqvae", "seeds=[]")
+    assert [line.split(":")[0].strip() for line in message.splitlines()[1:]] == [
+        "seeds",
+        "data.shop.k_core",
+        "tokenizers.1",
+    ]
+
+
+def test_a_tokenizer_may_be_compared_with_itself_under_another_name(tiny: Path) -> None:
+    other = "{recipe: rq-vae, name: wide, params: {latent: 32}}"
+    config = load_config(tiny, [f"tokenizers=[rq-vae, {other}]", "evaluation.reference=wide"])
+    assert [tokenizer.name for tokenizer in config.tokenizers] == ["rq-vae", "wide"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "must hold keys such as name, data, tokenizers and retrievers"),
+        ("[1, 2]", "must hold keys such as"),
+        ("name: [x", "is not valid YAML"),
+        ("!!python/object/apply:os.getcwd []", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "benchmark.yaml"
+    path.write_text(text)
+    assert complaint(path).startswith(f"{path} {expected}")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "none.yaml"
+    assert complaint(path) == f"{path}: No such file or directory; give the path of a benchmark file"

@@ -1,0 +1,278 @@
+"""The benchmark from its file to MLflow, by the command that users give."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from scipy import stats
+from torch import Tensor
+
+from pipelines.tracking import embedded_uri
+from semantic_ids.tokenizer import OnStep, Tokenizer
+
+Gritrec = Callable[..., "subprocess.CompletedProcess[str]"]
+
+CELLS = {
+    "rq-vae · dual-encoder · seed 0": "dual-encoder_rq-vae_seed_0",
+    "rq-kmeans · dual-encoder · seed 0": "dual-encoder_rq-kmeans_seed_0",
+    "– · popularity · seed 0": "popularity",
+}
+"""The tiny benchmark's runs in MLflow, and what their steps are called in the workspace."""
+
+
+class OneCode(Tokenizer):
+    """Sends every item to the same code: whoever scores above chance with it looks at something else."""
+
+    codebook_sizes = (4, 4)
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
+        return self
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return torch.ones(len(embeddings), 2, dtype=torch.int64)
+
+
+class NotYet(OneCode):
+    """Fits only where the folder ``ready`` is: what goes wrong once and is then mended."""
+
+    def __init__(self, ready: str) -> None:
+        self.ready = ready
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
+        if not Path(self.ready).is_dir():
+            raise ValueError(f"there is no folder {self.ready}; make it")
+        return self
+
+
+def runs(workspace: Path, benchmark: str = "tiny") -> tuple[list[Run], list[Run]]:
+    """The runs of a benchmark in MLflow, and those under them."""
+    client = MlflowClient(embedded_uri(workspace))
+    found = client.search_runs([client.get_experiment_by_name(benchmark).experiment_id])
+    children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in found if run not in children], children
+
+
+def scores(workspace: Path) -> dict[str, Path]:
+    """``dual-encoder_rq-vae_seed_0`` → the file of its scores on each user."""
+    return {
+        path.parent.name.rpartition("-")[0]: path
+        for path in (workspace / "stages" / "score").glob("*/scores.parquet")
+    }
+
+
+def column(path: Path, metric: str) -> list[float]:
+    values: list[float] = pq.read_table(path)[metric].to_pylist()
+    return values
+
+
+def files(workspace: Path) -> dict[Path, int]:
+    """Every file of the stages, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in (workspace / "stages").rglob("*") if path.is_file()}
+
+
+def steps(workspace: Path) -> set[str]:
+    """``tokenize/rq-vae_seed_0`` and so on: what was made."""
+    folders = (workspace / "stages").glob("*/*")
+    return {f"{folder.parent.name}/{folder.name.rpartition('-')[0]}" for folder in folders}
+
+
+def test_a_benchmark_ends_in_a_report_and_in_mlflow(finished: Path) -> None:
+    (page,) = (finished / "stages" / "report").glob("*/report.html")
+    assert "which tokenizer recommends best?" in page.read_text()
+
+    (parent,), children = runs(finished)
+    assert parent.info.status == "FINISHED"
+    assert "rq-kmeans" in parent.data.tags["mlflow.note.content"]
+    assert sorted(run.info.run_name for run in children) == sorted(CELLS)
+    for run in children:
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        for metric in ("recall_at_10", "ndcg_at_10"):
+            values = column(scores(finished)[CELLS[run.info.run_name]], metric)
+            assert run.data.metrics[metric] == pytest.approx(sum(values) / len(values))
+
+
+def test_running_again_makes_nothing_anew(finished: Path, tiny: Path, gritrec: Gritrec) -> None:
+    before = files(finished)
+    again = gritrec("run", tiny, "--set", f"workspace={finished}")
+    assert "Nothing to do" in again.stdout
+    assert "report.html" in again.stdout
+    assert files(finished) == before
+
+
+def test_another_seed_makes_only_what_hangs_on_it(
+    finished: Path, tiny: Path, gritrec: Gritrec, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "workspace"
+    shutil.copytree(finished, workspace)
+    before = files(workspace)
+    made_before = steps(workspace)
+    gritrec("run", tiny, "--set", f"workspace={workspace}", "--set", "seeds=[0, 1]")
+    after = files(workspace)
+    assert {path: after[path] for path in before} == before
+    assert steps(workspace) - made_before == {
+        "tokenize/rq-vae_seed_1",
+        "tokenize/rq-kmeans_seed_1",
+        "fit/dual-encoder_rq-vae_seed_1",
+        "fit/dual-encoder_rq-kmeans_seed_1",
+        "score/dual-encoder_rq-vae_seed_1",
+        "score/dual-encoder_rq-kmeans_seed_1",
+    }
+    assert len(list((workspace / "stages" / "report").iterdir())) == 2
+
+
+def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(
+    finished: Path, tiny: Path, gritrec: Gritrec, served: Mapping[str, str], tmp_path: Path
+) -> None:
+    workspace = tmp_path / "workspace"
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(tiny), "--set", f"workspace={workspace}"]
+    with subprocess.Popen(command, env=served, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
+        deadline = time.monotonic() + 120
+        while not list(workspace.glob("stages/fit/*.partial-*")):
+            assert first.poll() is None, "ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        first.kill()
+    assert list(workspace.glob("stages/fit/*.partial-*")), "was killed too late"
+    assert not list(workspace.glob("stages/fit/*/manifest.json"))
+    tokenized = list(workspace.glob("stages/tokenize/*/manifest.json"))
+    written = [path.stat().st_mtime_ns for path in tokenized]
+    assert tokenized
+
+    gritrec("run", tiny, "--set", f"workspace={workspace}")
+    assert [path.stat().st_mtime_ns for path in tokenized] == written
+    assert {name: path.read_bytes() for name, path in scores(workspace).items()} == {
+        name: path.read_bytes() for name, path in scores(finished).items()
+    }
+    (parent,), children = runs(workspace)
+    assert parent.info.status == "FINISHED"
+    assert sorted(run.info.run_name for run in children) == sorted(CELLS)
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert not list(workspace.rglob("*.partial-*"))
+
+
+def children_of(process: int) -> list[int]:
+    listed = subprocess.check_output(["ps", "-A", "-o", "pid=,ppid="], text=True)
+    pairs = [line.split() for line in listed.splitlines()]
+    return [int(pid) for pid, parent in pairs if int(parent) == process]
+
+
+def test_a_terminated_run_is_marked_and_leaves_no_server(
+    finished: Path, tiny: Path, environment: Mapping[str, str]
+) -> None:
+    """Without a Prefect server of the user's own, one is started; it must end with the run."""
+    settings = [f"workspace={finished}", "name=terminated", "semantic_ids.steps=100000"]
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(tiny)]
+    command += [part for setting in settings for part in ("--set", setting)]
+    run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(finished.glob("stages/tokenize/*.partial-*")):
+            assert run.poll() is None, "ended before it could be terminated"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        started = children_of(run.pid)
+        run.terminate()
+        assert run.wait(120) == 128 + signal.SIGTERM
+    finally:
+        run.kill()
+    assert started
+    for pid in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert [parent.info.status for parent in runs(finished, "terminated")[0]] == ["FAILED"]
+    assert not list(finished.rglob("*.partial-*"))
+
+
+def test_compare_gives_the_paired_t_test_of_two_runs(finished: Path, gritrec: Gritrec) -> None:
+    by_name = {run.info.run_name.split(" · ")[0]: run for run in runs(finished)[1]}
+    a, b = (by_name[name].info.run_id for name in ("rq-vae", "rq-kmeans"))
+    shown = gritrec("compare", a, b, "--workspace", finished).stdout
+    found = scores(finished)
+    for metric in ("recall_at_10", "ndcg_at_10"):
+        (line,) = (line for line in shown.splitlines() if metric in line)
+        expected = stats.ttest_rel(
+            *(column(found[f"dual-encoder_{name}_seed_0"], metric) for name in ("rq-vae", "rq-kmeans"))
+        ).pvalue
+        p = line.split("│")[6].strip()
+        assert expected < 0.001 if p == "<.001" else float(p) == pytest.approx(expected, abs=5e-4)
+
+
+def test_a_broken_raw_file_is_one_message(tmp_path: Path, tiny: Path, gritrec: Gritrec) -> None:
+    (tmp_path / "reviews.json").write_text(
+        '{"reviewerID": "A1", "asin": "B1", "unixReviewTime": 1}\n{"revi\n'
+    )
+    (tmp_path / "meta.json").write_text("{'asin': 'B1'}\n")
+    data = f"{{reader: amazon2014, raw: {tmp_path}, reviews: reviews.json, meta: meta.json, k_core: 1}}"
+    failed = gritrec("run", tiny, "--set", f"workspace={tmp_path}", "--set", f"data={data}", exit_code=1)
+    (error,) = failed.stderr.splitlines()
+    assert error.startswith(f"Error: {tmp_path / 'reviews.json'}, line 2: not JSON")
+    assert not list(tmp_path.rglob("*.partial-*"))
+
+
+def test_a_run_that_failed_is_marked_and_goes_on_when_mended(
+    finished: Path, tiny: Path, gritrec: Gritrec, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    settings = [
+        f"workspace={finished}",
+        "name=mended",
+        f"tokenizers.1={{recipe: 'test_flow:NotYet', name: late, params: {{ready: {ready}}}}}",
+        "retrievers.0.params.training.steps=1",
+    ]
+    command = ["run", tiny, *(part for setting in settings for part in ("--set", setting))]
+    failed = gritrec(*command, exit_code=1, PYTHONPATH=str(Path(__file__).parent))
+    assert failed.stderr.splitlines()[-1] == f"Error: there is no folder {ready}; make it"
+    assert "Traceback" not in failed.stderr
+    (before,), children = runs(finished, "mended")
+    assert before.info.status == "FAILED"
+    assert [run.info.run_name for run in children] == ["rq-vae · dual-encoder · seed 0"]
+
+    ready.mkdir()
+    gritrec(*command, PYTHONPATH=str(Path(__file__).parent))
+    (after,), children = runs(finished, "mended")
+    assert after.info.run_id == before.info.run_id
+    assert after.info.status == "FINISHED"
+    assert len(children) == 3
+
+
+def test_one_code_for_all_items_scores_near_chance(finished: Path, tiny: Path, gritrec: Gritrec) -> None:
+    small = "width: 32, layers: 1, heads: 2"
+    training = "learning_rate: 0.005, warmup_steps: 10"
+    encoder = f"{{{small}, feed_forward: 32, training: {{steps: 150, batch_size: 64, {training}}}}}"
+    tiger = (
+        f"{{{small}, head_width: 16, feed_forward: 64, max_history: 5, beam: 20, "
+        f"training: {{steps: 300, batch_size: 128, {training}}}}}"
+    )
+    settings = [
+        f"workspace={finished}",
+        "name=chance",
+        "data={reader: shop, users: 600, items: 200}",
+        "text.dimensions=32",
+        "semantic_ids={levels: 2, codebook_size: 16}",
+        "tokenizers=[rq-kmeans, 'test_flow:OneCode']",
+        f"retrievers=[{{kind: dual-encoder, params: {encoder}}}, {{kind: tiger, params: {tiger}}}]",
+        "evaluation.reference=rq-kmeans",
+    ]
+    command = ["run", tiny, *(part for setting in settings for part in ("--set", setting))]
+    gritrec(*command, PYTHONPATH=str(Path(__file__).parent))
+    (parent,), children = runs(finished, "chance")
+    recall = {run.info.run_name.rpartition(" · ")[0]: run.data.metrics["recall_at_10"] for run in children}
+    chance = 10 / 200
+    for retriever in ("dual-encoder", "tiger"):
+        assert recall[f"test_flow:OneCode · {retriever}"] < 2 * chance
+        assert recall[f"rq-kmeans · {retriever}"] > 3 * chance
+    assert "rq-kmeans" in parent.data.tags["mlflow.note.content"]
