@@ -94,7 +94,7 @@ class TokenizerConfig(Section):
 
     Attributes:
         recipe: a name of ``gritrec tokenizers``, or ``module:Class``.
-        name: what it is called in tables; the recipe if not given.
+        name: what it is called in tables; the recipe, or the class, if not given.
         params: overrides of the recipe.
     """
 
@@ -110,7 +110,7 @@ class TokenizerConfig(Section):
     @model_validator(mode="after")
     def _usable(self) -> Self:
         check_arguments(f"tokenizer {self.recipe!r}", recipe(self.recipe).tokenizer, self.params)
-        return self if self.name else self.model_copy(update={"name": self.recipe})
+        return self if self.name else self.model_copy(update={"name": self.recipe.rpartition(":")[2]})
 
     def arguments(self, shared: Mapping[str, Any]) -> dict[str, Any]:
         """The recipe's choices, overridden by those of ``shared`` that it knows, then by ``params``."""

@@ -21,7 +21,7 @@ ITEMS = 24
 
 
 def cyclic_split(users: int = 120, items: int = ITEMS) -> Split:
-    """Users walk 5 to 9 steps round the catalogue, each from an item of their own: the next is always next."""
+    """Users walk 5 to 9 steps round the catalogue, each from an item of their own: next follows next."""
     rows = [[(user + step) % items for step in range(5 + user % 5)] for user in range(users)]
     return leave_one_out(Sequences(np.array([f"u{i:03d}" for i in range(users)]), Ragged.from_rows(rows)))
 

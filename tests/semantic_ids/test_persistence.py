@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from semantic_ids.fitted import DenseIds, RandomHyperplanes, ResidualKMeans
 from semantic_ids.persistence import Persistent
@@ -23,6 +26,42 @@ class Model(Persistent):
     def __init__(self, plan: Plan, name: str = "x") -> None:
         self.plan, self.name = plan, name
         self.not_learned = "left out"
+
+
+class Network(Persistent):
+    """Learns a tensor and two modules, one of them inside a list of modules."""
+
+    def __init__(self, width: int = 2) -> None:
+        self.width = width
+
+    def facts(self) -> dict[str, Any]:
+        return {"outputs": self.outputs}
+
+    def build(self, facts: Mapping[str, Any]) -> None:
+        self.outputs = facts["outputs"]
+        self.network = nn.ModuleList([nn.Linear(self.width, self.outputs), nn.Dropout()])
+        self.net = nn.BatchNorm1d(self.width)  # its name begins like the other's
+
+
+def test_weights_of_modules_are_saved_and_restored(tmp_path: Path) -> None:
+    network = Network(width=3)
+    network.build({"outputs": 2})
+    network.offset = torch.arange(2.0)
+    network.net(torch.randn(8, 3))  # moves the running statistics, which are buffers
+    assert set(network.state()) == {
+        "offset", "network.0.weight", "network.0.bias", "net.weight", "net.bias",
+        "net.running_mean", "net.running_var", "net.num_batches_tracked",
+    }  # fmt: skip
+    network.save(tmp_path)
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    loaded = Network.load(tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert (loaded.width, loaded.outputs) == (3, 2)
+    assert loaded.state().keys() == network.state().keys()
+    assert all(torch.equal(value, loaded.state()[name]) for name, value in network.state().items())
+    assert not loaded.network[1].training
+    assert not loaded.net.training
 
 
 def test_parameters_are_plain_json() -> None:

@@ -51,6 +51,14 @@ def test_a_recipe_goes_all_the_way(name: str, tmp_path: Path) -> None:
     assert len(ids.leaves) > 20  # of 120 items: more than one level of 8 codes could tell apart
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if "levels" in RECIPES[name].parameters()])
+@pytest.mark.parametrize("sizes", [(0, 8), (2, 0), (2, -8)])
+def test_ids_without_levels_or_codes_are_refused(name: str, sizes: tuple[int, int]) -> None:
+    message = f"not {sizes[0]} levels of {sizes[1]} codes"
+    with pytest.raises(ValueError, match=message):
+        create(name, levels=sizes[0], codebook_size=sizes[1])
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_says_what_it_is(name: str) -> None:
     found = RECIPES[name]
