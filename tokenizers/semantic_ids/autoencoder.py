@@ -89,7 +89,7 @@ class ResidualAutoencoder(Tokenizer):
         """Train; see :meth:`Tokenizer.fit <semantic_ids.tokenizer.Tokenizer.fit>`.
 
         ``on_step`` gets ``loss``, ``reconstruction`` (share of the embeddings' variance that is
-        lost), ``replaced`` and ``perplexity_1`` … every 50 steps.
+        lost), ``replaced`` (dead codes so far) and ``perplexity_1`` … every 50 steps.
         """
         embeddings = check_embeddings(embeddings, at_least=1)
         with seeded(seed):

@@ -32,7 +32,7 @@ class LowRank(nn.Module):
     """GRIT-VQ's linear transform ``C = M E W`` with ``M = I + A Bᵀ`` (arXiv 2602.01140, §4.2).
 
     The paper's ``M = A Bᵀ`` alone confines the codebook to ``rank`` dimensions. The identity term
-    with ``A = 0`` and ``W = I`` at the start keeps k-means seeds exactly, and full rank for good.
+    with ``A = 0`` and ``W = I`` at the start keeps k-means seeds exactly, and lifts that limit.
 
     Args:
         size: number of codewords K.
