@@ -17,7 +17,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ragged:
     """Rows of unequal length as views into one flat array; rows may overlap.
 
@@ -93,7 +93,7 @@ class Ragged:
         return np.arange(lengths.sum()) + np.repeat(shift, lengths)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Examples:
     """Questions to a retriever, and for training and evaluation also the answers.
 
@@ -137,7 +137,7 @@ class Examples:
         return sha.hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """A retriever's answer: distinct items, best first.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from semantic_ids.kmeans import kmeans
 from semantic_ids.nearest import in_equal_batches, nearest
 from semantic_ids.randomness import default_device
+from semantic_ids.residual import add_up, walk
 from semantic_ids.tokenizer import OnStep, Tokenizer, check_embeddings, check_sizes
 
 
@@ -46,20 +47,12 @@ class ResidualKMeans(Tokenizer):
     def encode(self, embeddings: Tensor) -> Tensor:
         """``(N, D)`` → codes ``(N, L)``."""
         device = default_device()
-        books = self.codebooks.to(device)
-
-        def walk(residual: Tensor) -> Tensor:
-            codes = []
-            for book in books:
-                codes.append(nearest(residual, book))
-                residual = residual - book[codes[-1]]
-            return torch.stack(codes, dim=1)
-
-        return in_equal_batches(walk, check_embeddings(embeddings), device)
+        books = list(self.codebooks.to(device))
+        return in_equal_batches(lambda rows: walk(books, rows), check_embeddings(embeddings), device)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``(N, L)`` → the sum of their centres ``(N, D)``."""
-        return torch.stack([book[codes[:, level]] for level, book in enumerate(self.codebooks)]).sum(dim=0)
+        return add_up(list(self.codebooks), codes)
 
 
 class RandomHyperplanes(Tokenizer):

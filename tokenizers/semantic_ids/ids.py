@@ -16,7 +16,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SemanticIds:
     """Codes of N items, and the collision level that makes items and IDs one to one.
 
@@ -77,6 +77,10 @@ class SemanticIds:
         return np.bincount(self.leaf_of_item, minlength=len(self.leaves))
 
     @cached_property
+    def _starts(self) -> Ints:
+        return np.cumsum(self.leaf_sizes) - self.leaf_sizes
+
+    @cached_property
     def items_by_leaf(self) -> Ints:
         """``(N,)`` int64: item rows, leaf after leaf, in the order of their digits."""
         shuffled = np.random.default_rng(0).permutation(self.num_items)
@@ -85,9 +89,8 @@ class SemanticIds:
     @cached_property
     def collision_digits(self) -> Ints:
         """``(N,)`` int64: 0 for an item alone on its leaf, else its place among those that share it."""
-        starts = np.cumsum(self.leaf_sizes) - self.leaf_sizes
         digits = np.empty(self.num_items, dtype=np.int64)
-        digits[self.items_by_leaf] = np.arange(self.num_items) - np.repeat(starts, self.leaf_sizes)
+        digits[self.items_by_leaf] = np.arange(self.num_items) - np.repeat(self._starts, self.leaf_sizes)
         return digits
 
     @property
@@ -99,7 +102,10 @@ class SemanticIds:
 
     def items_of(self, code: tuple[int, ...]) -> list[int]:
         """The item rows with these L codes, in the order of their digits; empty if none has them."""
-        return [int(i) for i in self.items_by_leaf if tuple(self.codes[i]) == tuple(code)]
+        leaf = np.flatnonzero((self.leaves == np.array(code)).all(axis=1))
+        return [
+            int(item) for at in leaf for item in self.items_by_leaf[self._starts[at] :][: self.leaf_sizes[at]]
+        ]
 
     def expand(self, leaves: Ints, scores: Floats, width: int) -> tuple[Ints, Floats]:
         """Rankings of leaves → rankings of items.
@@ -126,7 +132,7 @@ class SemanticIds:
         there = place < ends[:, -1:]
         column = np.where(there, column, 0)
         leaf = np.take_along_axis(leaves, column, axis=1)
-        first = (np.cumsum(self.leaf_sizes) - self.leaf_sizes)[leaf]
+        first = self._starts[leaf]
         at = np.where(there, first + place - np.take_along_axis(begins, column, axis=1), 0)
         return (
             np.where(there, self.items_by_leaf[at], -1),

@@ -59,19 +59,19 @@ class Persistent:
         return [(name, value) for name, value in vars(self).items() if isinstance(value, nn.Module)]
 
     def save(self, folder: str | Path) -> None:
-        """Write ``model.json`` and ``model.safetensors`` into ``folder``."""
+        """Write ``model.safetensors``, then ``model.json``, into ``folder``; neither is ever half there."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in self.state().items()},
-            folder / "model.safetensors",
-        )
+        partial = folder / "partial"
+        save_file({name: value.detach().cpu().contiguous() for name, value in self.state().items()}, partial)
+        partial.rename(folder / "model.safetensors")
         about = {
             "class": f"{type(self).__module__}:{type(self).__qualname__}",
             "params": self.params(),
             "facts": self.facts(),
         }
-        (folder / "model.json").write_text(json.dumps(about, indent=2) + "\n")
+        partial.write_text(json.dumps(about, indent=2) + "\n")
+        partial.rename(folder / "model.json")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,30 @@ from semantic_ids.kmeans import kmeans
 from semantic_ids.learning import LEARNINGS
 from semantic_ids.nearest import nearest
 from semantic_ids.surrogate import SURROGATES
+
+
+@torch.no_grad()
+def walk(codebooks: Sequence[Tensor], z: Tensor) -> Tensor:
+    """The residual walk: at each level the codeword nearest to what is left is taken away.
+
+    Args:
+        codebooks: for each level codewords ``(K_l, D)``.
+        z: ``(n, D)``.
+
+    Returns:
+        Codes ``(n, L)`` int64.
+    """
+    codes = []
+    for codewords in codebooks:
+        codes.append(nearest(z, codewords))
+        z = z - codewords[codes[-1]]
+    return torch.stack(codes, dim=1)
+
+
+@torch.no_grad()
+def add_up(codebooks: Sequence[Tensor], codes: Tensor) -> Tensor:
+    """The walk's mirror: codes ``(n, L)`` → the sum of their codewords ``(n, D)``."""
+    return torch.stack([words[codes[:, level]] for level, words in enumerate(codebooks)]).sum(dim=0)
 
 
 @dataclass(frozen=True)
@@ -83,19 +108,12 @@ class ResidualQuantizer(nn.Module):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         """``(n, D)`` latents → codes ``(n, L)`` int64."""
-        codes, residual = [], z
-        for codebook in self.codebooks:
-            codewords = codebook.codewords()
-            codes.append(nearest(residual, codewords))
-            residual = residual - codewords[codes[-1]]
-        return torch.stack(codes, dim=1)
+        return walk([codebook.codewords() for codebook in self.codebooks], z)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``(n, L)`` → the sum of their codewords ``(n, D)``."""
-        return torch.stack(
-            [codebook.codewords()[codes[:, level]] for level, codebook in enumerate(self.codebooks)]
-        ).sum(dim=0)
+        return add_up([codebook.codewords() for codebook in self.codebooks], codes)
 
     def usage(self, level: int) -> Tensor:
         """``(K_l,)`` int64: how often each code of a level was used in training since last cleared."""

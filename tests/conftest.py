@@ -1,0 +1,5 @@
+"""For all tests: threads that wait must not spin, or a busy machine takes many times as long."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
