@@ -27,6 +27,7 @@ COLOURS = {
 }
 
 _NAMES = ("retriever", "tokenizer")
+_FEW_SEEDS = "With fewer than three seeds, luck in training is not ruled out."
 
 
 def decimal(value: float, places: int = 4, *, sign: bool = False) -> str:
@@ -82,12 +83,14 @@ def _verdict(results: Results, retriever: str, rows: Sequence[Row]) -> str:
         evidence = f"the difference of {challenger}, the next best, to it"
     evidence += f" ({decimal(test.difference, sign=True)}, 95 % CI {interval(test.low, test.high)})"
     p = f"p = {p_value(test.p_adjusted)}".replace("= <", "< ")
+    seeds = f" {_FEW_SEEDS}" if rows[0].seeds < 3 else ""
     if test.verdict == "no evidence":
         return (
             f"No significant winner with {retriever}: {best} has the best {label} ({score}), "
-            f"but {evidence} could be chance ({p} after Holm)."
+            f"but {evidence} could be chance ({p} after Holm).{seeds}"
         )
-    return f"{best} has the best {label} with {retriever} ({score}); {evidence} is real ({p} after Holm)."
+    real = f"{best} has the best {label} with {retriever} ({score}); {evidence} is real"
+    return f"{real} ({p} after Holm).{seeds}"
 
 
 def table(results: Results) -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 
@@ -66,6 +67,13 @@ def test_a_real_difference_is_called_real() -> None:
     assert verdicts(MIXED) == [
         "grit-vq has the best NDCG@10 with dual-encoder (.0312); the difference to rq-vae "
         "(+.0021, 95 % CI +.0004 … +.0038) is real (p = .016 after Holm)."
+    ]
+
+
+def test_a_verdict_on_one_seed_says_what_it_does_not_know() -> None:
+    one = [replace(found, seeds=1) for found in MIXED.rows]
+    assert verdicts(results(*one)) == [
+        verdicts(MIXED)[0] + " With fewer than three seeds, luck in training is not ruled out."
     ]
 
 
