@@ -27,14 +27,14 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.quantizers
 
 clean:
-	rm -rf $(VENV) workspace
+	rm -rf $(VENV)
 
 # A machine with a GPU wants PyTorch's own CUDA build. Elsewhere that build only costs gigabytes: first a
 # wheel that pip finds locally is tried, then PyTorch's CPU index, and at last the package index.
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once, about two minutes) ..."
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed: make clean, then make PYTHON=python3.12")'
 	$(BIN)/python -c 'import torch' 2>/dev/null || { command -v nvidia-smi >/dev/null && $(BIN)/pip install -q $(TORCH); } \
 		|| $(BIN)/pip install -q --no-index --no-deps $(TORCH) 2>/dev/null \
 		|| $(BIN)/pip install -q --retries 1 --timeout 15 --index-url https://download.pytorch.org/whl/cpu $(TORCH) 2>/dev/null \

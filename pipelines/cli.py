@@ -52,7 +52,8 @@ def run(
     steps, store = plan(chosen), Store(chosen.workspace / "stages")
     todo = sum(not store.done(step) for step in steps.steps())
     done = len(list(steps.steps())) - todo
-    if store.done(steps.report):
+    tracked = chosen.tracking_uri or (chosen.workspace / "mlflow.db").exists()
+    if not todo and store.done(steps.report) and tracked:
         OUT.print(f"Nothing to do: all {done} steps of {chosen.name} were done before.")
     else:
         OUT.print(
@@ -122,13 +123,15 @@ def tokenizers() -> None:
 
 def main() -> None:
     """Entry point: what a user can mend is one message, not a traceback."""
-    sys.path.insert(0, os.getcwd())  # a plug-in named as module:Class may lie in the current folder
+    sys.path.append(os.getcwd())  # a plug-in named as module:Class may lie in the current folder
     try:
         app()
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    except Exception as error:
         if os.environ.get("GRITREC_TRACEBACK"):
             raise
-        message = f"[bold red]Error:[/bold red] {escape(str(error))}"
+        expected = isinstance(error, (ValueError, OSError, ImportError))
+        what = str(error) if expected else f"{type(error).__name__}: {error} (GRITREC_TRACEBACK=1 says where)"
+        message = f"[bold red]Error:[/bold red] {escape(what)}"
         Console(stderr=True, highlight=False).print(message, soft_wrap=True)
         sys.exit(1)
 

@@ -18,10 +18,12 @@ from pydantic import (
     model_validator,
 )
 
+from recsys.retrievers.base import Retriever
 from recsys.retrievers.table import RETRIEVERS
 from recsys.training import Training
 from semantic_ids.choices import check_arguments, nearest_name
 from semantic_ids.registry import create, recipe
+from semantic_ids.tokenizer import Tokenizer
 
 
 class ConfigError(ValueError):
@@ -112,11 +114,13 @@ class TokenizerConfig(Section):
         check_arguments(f"tokenizer {self.recipe!r}", recipe(self.recipe).tokenizer, self.params)
         return self if self.name else self.model_copy(update={"name": self.recipe.rpartition(":")[2]})
 
-    def arguments(self, shared: Mapping[str, Any]) -> dict[str, Any]:
-        """The recipe's choices, overridden by those of ``shared`` that it knows, then by ``params``."""
+    def make(self, shared: Mapping[str, Any]) -> Tokenizer:
+        """The tokenizer, not fitted: its recipe, then what it knows of ``shared``, then ``params``."""
         chosen = recipe(self.recipe)
         known = {key: value for key, value in shared.items() if key in chosen.parameters()}
-        return {**chosen.choices, **known, **self.params}
+        return create(
+            self.recipe, **_checked(f"tokenizer {self.name!r}", chosen.tokenizer, {**known, **self.params})
+        )
 
 
 class RetrieverConfig(Section):
@@ -143,10 +147,17 @@ class RetrieverConfig(Section):
             raise ValueError(
                 f"no retriever is called {self.kind!r}. {nearest_name(self.kind, list(RETRIEVERS))}"
             )
-        _check_values(f"retriever {self.kind!r}", RETRIEVERS[self.kind], self.params)
-        _check_values(f"training of {self.kind!r}", Training, self.params.get("training") or {})
-        RETRIEVERS[self.kind](**self.params)
+        self.make()
         return self if self.name else self.model_copy(update={"name": self.kind})
+
+    def make(self) -> Retriever:
+        """The retriever, not fitted."""
+        # The budget first: that its keys are known is not the retriever's to check.
+        training = _checked(f"training of {self.kind!r}", Training, self.params.get("training") or {})
+        budget = {"training": Training(**training)} if training else {}
+        return RETRIEVERS[self.kind](
+            **_checked(f"retriever {self.kind!r}", RETRIEVERS[self.kind], {**self.params, **budget})
+        )
 
 
 class EvaluationConfig(Section):
@@ -159,7 +170,7 @@ class EvaluationConfig(Section):
         reference: the tokenizer that all others are tested against.
     """
 
-    cutoffs: tuple[int, ...] = (5, 10, 50, 100)
+    cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 50, 100)
     exclude_seen: bool = False
     metric: str = "ndcg_at_10"
     reference: str = "rq-vae"
@@ -230,7 +241,7 @@ class BenchmarkConfig(Section):
     def _tokenizers_can_be_made(self) -> Self:
         for tokenizer in self.tokenizers:
             try:
-                create(tokenizer.recipe, **tokenizer.arguments(self.semantic_ids))
+                tokenizer.make(self.semantic_ids)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"tokenizer {tokenizer.name!r} cannot be made: {error}") from error
         return self
@@ -280,15 +291,21 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting}: there is no place called {key!r}") from error
 
 
-def _check_values(what: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    """Raise a :class:`ValueError` naming the first argument that is unknown or not of its annotated type."""
+def _checked(what: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as their annotations want them: YAML reads ``1e-3`` as text, for one.
+
+    Raises:
+        ValueError: names the first argument that is unknown or not of its type.
+    """
     check_arguments(what, function, arguments)
     hints = get_type_hints(function.__init__)  # type: ignore[misc]
+    checked = {}
     for name, value in arguments.items():
         try:
-            TypeAdapter(hints[name]).validate_python(value)
+            checked[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
         except ValidationError as error:
             raise ValueError(f"{what} cannot have {name} = {value!r}: {error.errors()[0]['msg']}") from error
+    return checked
 
 
 def _explain(where: tuple[int | str, ...], message: str) -> str:

@@ -15,7 +15,6 @@ from pipelines.config import BenchmarkConfig, ConfigError, RetrieverConfig, Toke
 from pipelines.results import NO_TOKENIZER
 from pipelines.store import Step
 from recsys.retrievers.table import RETRIEVERS
-from semantic_ids.registry import recipe
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _cell(
         )
         inputs = {"corpus": corpus, "ids": tokenize}
     label = f"{retriever.name} {name} seed {seed}" if tokenizer else retriever.name
-    settings = {"kind": retriever.kind, "params": retriever.params, "seed": seed}
+    settings = {"kind": retriever.kind, "params": retriever.make().params(), "seed": seed}
     fit = Step("fit", label, 1, settings, inputs, stages.fit)
     measure = {"cutoffs": list(config.evaluation.cutoffs), "exclude_seen": config.evaluation.exclude_seen}
     score = Step("score", label, 1, measure, {"corpus": corpus, "retriever": fit}, stages.score)
@@ -124,8 +123,9 @@ def _cell(
 
 def _resolved(tokenizer: TokenizerConfig, shared: Mapping[str, Any]) -> dict[str, Any]:
     """The class and all its arguments, and for a plug-in its source, so that editing it counts."""
-    kind = recipe(tokenizer.recipe).tokenizer
-    about = {"class": f"{kind.__module__}:{kind.__qualname__}", "params": tokenizer.arguments(shared)}
+    made = tokenizer.make(shared)
+    kind = type(made)
+    about = {"class": f"{kind.__module__}:{kind.__qualname__}", "params": made.params()}
     if not kind.__module__.startswith("semantic_ids."):
         about["source_sha256"] = _sha256(Path(inspect.getfile(kind)))
     return about
@@ -138,7 +138,7 @@ def _ingest(config: BenchmarkConfig) -> Step:
     if config.data.reader == "amazon2014":
         for key in ("reviews", "meta"):
             about[f"{key}_sha256"] = _sha256(raw / about[key])
-    return Step("ingest", config.name, 1, about, {}, partial(stages.ingest, raw))
+    return Step("ingest", config.name, 2, about, {}, partial(stages.ingest, raw))
 
 
 def _sha256(path: Path) -> str:

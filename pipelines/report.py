@@ -71,26 +71,27 @@ def verdicts(results: Results) -> list[str]:
 
 
 def _verdict(results: Results, retriever: str, rows: Sequence[Row]) -> str:
-    best = rows[0].tokenizer
+    best, test = rows[0].tokenizer, rows[0].to_next
     label, score = metric_label(results.metric), decimal(rows[0].means[results.metric])
-    if len(rows) == 1:
+    if test is None:
         return f"{best} has {label} {score} with {retriever}; there is no tokenizer to compare it with."
-    # Where the reference is best, this is the next best, which the reference must be told from.
-    challenger, test = next((row.tokenizer, row.comparison) for row in rows if row.comparison)
-    if challenger == best:
-        evidence = f"the difference to {results.reference}"
-    else:
-        evidence = f"the difference of {challenger}, the next best, to it"
-    evidence += f" ({decimal(test.difference, sign=True)}, 95 % CI {interval(test.low, test.high)})"
-    p = f"p = {p_value(test.p_adjusted)}".replace("= <", "< ")
-    seeds = f" {_FEW_SEEDS}" if rows[0].seeds < 3 else ""
+    lead = (
+        f"{rows[1].tokenizer}, the next best ({decimal(test.difference, sign=True)}, "
+        f"95 % CI {interval(test.low, test.high)}"
+    )
+    p = f"p = {p_value(test.p_adjusted)} after Holm"
+    p += "" if test.p_seeds is None else f", p = {p_value(test.p_seeds)} over seeds"
+    p = p.replace("= <", "< ")
+    few = f" {_FEW_SEEDS}" if min(rows[0].seeds, rows[1].seeds) < 3 else ""
     if test.verdict == "no evidence":
         return (
             f"No significant winner with {retriever}: {best} has the best {label} ({score}), "
-            f"but {evidence} could be chance ({p} after Holm).{seeds}"
+            f"but its lead over {lead}) could be chance ({p}).{few}"
         )
-    real = f"{best} has the best {label} with {retriever} ({score}); {evidence} is real"
-    return f"{real} ({p} after Holm).{seeds}"
+    certain = "holds for these trained models" if few else "is real"
+    return (
+        f"{best} has the best {label} with {retriever} ({score}); its lead over {lead}) {certain} ({p}).{few}"
+    )
 
 
 def table(results: Results) -> list[dict[str, str]]:
@@ -113,11 +114,12 @@ def table(results: Results) -> list[dict[str, str]]:
 def _significance_cells(row: Row) -> dict[str, str]:
     test = row.comparison
     if test is None:
-        return dict.fromkeys(("difference", "95 % interval", "p", "p (Holm)"), "–")
+        return dict.fromkeys(("difference", "95 % interval", "p (users)", "p (seeds)", "p (Holm)"), "–")
     return {
         "difference": decimal(test.difference, sign=True),
         "95 % interval": interval(test.low, test.high),
-        "p": p_value(test.p_value),
+        "p (users)": p_value(test.p_value),
+        "p (seeds)": "–" if test.p_seeds is None else p_value(test.p_seeds),
         "p (Holm)": p_value(test.p_adjusted),
     }
 
@@ -248,9 +250,11 @@ does.</p>
 <h2>All results</h2>
 {_html_table(table(results))}
 <p class="note">Scores are means over users and seeds; <em>seed SD</em> is the standard deviation of
-{label} over seeds. Each tokenizer is compared with {reference} under the same retriever by a paired
-two-sided t-test over users, on scores averaged over seeds. Intervals are of each comparison alone; the
-verdict is by p adjusted over all comparisons of the table (Holm), at .05. <em>Collisions</em>: share of
+{label} over seeds. Each tokenizer is compared with {reference} under the same retriever: <em>p (users)</em>
+is that of a paired two-sided t-test over users, on scores averaged over seeds, <em>p (Holm)</em> the same
+adjusted over all pairs of tokenizers, <em>p (seeds)</em> that of Welch's t-test over the means of seeds.
+<em>Better</em> or <em>worse</em> needs the last two below .05. Intervals are over users, of each comparison
+alone. <em>Collisions</em>: share of
 the items whose codes another item has too.</p>
 <h2>Semantic IDs</h2>
 {_html_table(_quality_table(results))}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ class Row:
         seconds: mean over seeds.
         comparison: with the reference tokenizer under the same retriever; None for the reference
             itself and for floors.
+        to_next: of this tokenizer, if it is the best under its retriever, with the next best.
     """
 
     tokenizer: str
@@ -87,6 +89,7 @@ class Row:
     quality: Mapping[str, float]
     seconds: float
     comparison: Comparison | None
+    to_next: Comparison | None = None
 
     @property
     def verdict(self) -> str:
@@ -162,6 +165,7 @@ class Results:
                 "high": row.comparison.high,
                 "effect_size": row.comparison.effect_size,
                 "p": row.comparison.p_value,
+                "p_seeds": row.comparison.p_seeds,
                 "p_holm": row.comparison.p_adjusted,
                 "queries": row.comparison.n,
                 "verdict": row.verdict,
@@ -182,8 +186,9 @@ def summarise(
 ) -> Results:
     """The table of a benchmark, with every tokenizer tested against the reference.
 
-    A user's scores are averaged over seeds first. The family that p is adjusted over is all
-    tokenizers but the reference × all retrievers that use one.
+    A user's scores are averaged over seeds first. The family that p is adjusted over is all pairs
+    of tokenizers under each retriever that uses one. With two seeds or more a difference must also
+    hold over seeds, see :attr:`~recsys.evaluation.significance.Comparison.verdict`.
 
     Raises:
         ValueError: there are no cells, or one twice; a retriever has no result for the reference;
@@ -199,21 +204,34 @@ def summarise(
     if not groups:
         raise ValueError("a benchmark without results cannot be summarised")
 
-    scores = {key: mean_over_seeds([cell.scores for cell in same]) for key, same in groups.items()}
-    compared = [key for key in groups if key[1] not in (reference, NO_TOKENIZER)]
+    runs = {key: [cell.scores for cell in same] for key, same in groups.items()}
+    means = {key: mean_over_seeds(seeds).values(metric).mean() for key, seeds in runs.items()}
+    compared = [key for key in groups if key[1] != NO_TOKENIZER]
     for retriever, _ in compared:
         if (retriever, reference) not in groups:
             raise ValueError(f"no result for the reference tokenizer {reference!r} with {retriever}")
-    pairs = [((retriever, reference), (retriever, tokenizer)) for retriever, tokenizer in compared]
-    comparisons = dict(zip(compared, compare_all(scores, metric, pairs), strict=True))
+    pairs = [(a, b) for a, b in combinations(compared, 2) if a[0] == b[0]]
+    # The first of a pair is what the second is compared with: the reference, else the worse one.
+    pairs = [
+        (a, b) if a[1] == reference or (b[1] != reference and means[a] <= means[b]) else (b, a)
+        for a, b in pairs
+    ]
+    tests = dict(zip(pairs, compare_all(runs, metric, pairs), strict=True))
 
-    rows = [_row(same, scores[key], metric, comparisons.get(key)) for key, same in groups.items()]
+    rows = [_row(same, metric, tests.get(((key[0], reference), key))) for key, same in groups.items()]
     place = {retriever: i for i, retriever in enumerate(dict.fromkeys(row.retriever for row in rows))}
     rows.sort(key=lambda r: (r.tokenizer == NO_TOKENIZER, place[r.retriever], -r.means[metric]))
+    for number, (row, after) in enumerate(pairwise(rows)):
+        first = number == 0 or rows[number - 1].retriever != row.retriever
+        if first and row.retriever == after.retriever:
+            best, following = (row.retriever, row.tokenizer), (after.retriever, after.tokenizer)
+            test = tests.get((following, best)) or tests[best, following].reversed()
+            rows[number] = replace(row, to_next=test)
     return Results(title, dataset, protocol, metric, reference, rows)
 
 
-def _row(cells: Sequence[Cell], scores: QueryScores, metric: str, comparison: Comparison | None) -> Row:
+def _row(cells: Sequence[Cell], metric: str, comparison: Comparison | None) -> Row:
+    scores = mean_over_seeds([cell.scores for cell in cells])
     low, high = mean_interval(scores.values(metric))
     of_seeds = [cell.scores.values(metric).mean() for cell in cells]
     return Row(

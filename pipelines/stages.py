@@ -6,6 +6,7 @@ run wherever torch runs, from prepared folders.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +49,13 @@ def ingest(raw: Path, config: Config, inputs: Inputs, out: Path) -> None:
         CONSOLE.print(f"  {corpus.skipped_lines} malformed lines were left out", style="yellow")
     corpus.items.write_parquet(out / "items.parquet")
     write_sequences(sequences_of(corpus), out / "sequences.parquet")
-    about = {**corpus.statistics(), "skipped_lines": corpus.skipped_lines, "digest": corpus.digest()}
+    catalogue = hashlib.sha256("\n".join(corpus.items["item_id"]).encode()).hexdigest()
+    about = {
+        **corpus.statistics(),
+        "skipped_lines": corpus.skipped_lines,
+        "digest": corpus.digest(),
+        "item_ids_digest": catalogue,
+    }
     (out / "corpus.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
@@ -70,9 +77,9 @@ def tokenize(config: Config, inputs: Inputs, out: Path) -> None:
     curves = Curves(out / "curves.jsonl", getattr(tokenizer, "steps", None))
     tokenizer.fit(torch.from_numpy(embeddings), seed=config["seed"], on_step=curves)
     codes = tokenizer.encode(torch.from_numpy(embeddings))
-    ids = SemanticIds(codes.numpy(), tokenizer.codebook_sizes)
+    ids = SemanticIds(codes.cpu().numpy(), tokenizer.codebook_sizes)
     try:
-        reconstructed = tokenizer.decode(codes).numpy()
+        reconstructed = tokenizer.decode(codes).cpu().numpy()
     except NotImplementedError:
         reconstructed = None
     tokenizer.save(out / "tokenizer")
@@ -110,7 +117,7 @@ def score(config: Config, inputs: Inputs, out: Path) -> None:
     QueryScores(
         test.query_ids,
         per_query_scores(ranking, test, config["cutoffs"]),
-        evaluation_set_digest(test, corpus["digest"], config["exclude_seen"]),
+        evaluation_set_digest(test, corpus["item_ids_digest"], config["exclude_seen"]),
     ).write(out / "scores.parquet")
 
 

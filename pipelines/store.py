@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -118,7 +119,7 @@ class Store:
 
     @staticmethod
     def _remove_debris(folder: Path) -> None:
-        for partial in folder.parent.glob(f"{folder.name}.partial-*"):
+        for partial in folder.parent.glob(f"{glob.escape(folder.name)}.partial-*"):
             owner = int(partial.name.split(".partial-")[1].split("-")[0])
             try:
                 os.kill(owner, 0)

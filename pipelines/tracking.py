@@ -42,6 +42,9 @@ def scores_of_run(run_id: str, tracking_uri: str) -> QueryScores:
     Raises:
         ValueError: there is no such run, or it keeps no scores.
     """
+    database = Path(tracking_uri.removeprefix("sqlite:///"))
+    if tracking_uri.startswith("sqlite:") and not database.exists():  # MLflow would make an empty one
+        raise ValueError(f"there is no {database}; say where the benchmark ran with --workspace")
     client = MlflowClient(tracking_uri)
     try:
         kept = [file.path for file in client.list_artifacts(run_id)]

@@ -36,6 +36,11 @@ class Training:
     evaluate_every: int = 250
     patience: int = 5
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "evaluate_every", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be at least 1, not {getattr(self, name)}")
+
 
 class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite."""

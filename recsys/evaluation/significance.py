@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from recsys.evaluation.metrics import Scores
-from recsys.evaluation.scores import QueryScores, check_comparable
+from recsys.evaluation.scores import QueryScores, check_comparable, mean_over_seeds
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -29,8 +29,10 @@ class Comparison:
         difference: ``mean_b - mean_a``, above 0 where b is better.
         low: lower end of the difference's confidence interval, for this comparison alone.
         high: its upper end.
-        p_value: two-sided, of this comparison alone.
-        p_adjusted: corrected for its family; the same as ``p_value`` in a family of one.
+        p_value: two-sided, over queries, of this comparison alone. It speaks of the trained models
+            at hand: two of one method, trained from two seeds, often differ by it too.
+        p_seeds: two-sided, over the means of seeds; None where there are fewer than two.
+        p_adjusted: ``p_value`` corrected for its family; the same in a family of one.
         effect_size: Cohen's d_z, the mean over the standard deviation of the differences.
         n: number of queries.
     """
@@ -41,14 +43,30 @@ class Comparison:
     low: float
     high: float
     p_value: float
+    p_seeds: float | None
     p_adjusted: float
     effect_size: float
     n: int
 
+    def reversed(self) -> Comparison:
+        """The same comparison, of a with b."""
+        return replace(
+            self,
+            mean_a=self.mean_b,
+            mean_b=self.mean_a,
+            difference=-self.difference,
+            low=-self.high,
+            high=-self.low,
+            effect_size=-self.effect_size,
+        )
+
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``no evidence``: b against a, by the adjusted p."""
-        if self.p_adjusted >= ALPHA:
+        """``better``, ``worse`` or ``no evidence``: b against a, by the adjusted p and that over seeds.
+
+        A difference must hold for users at large *and* for training at large.
+        """
+        if self.p_adjusted >= ALPHA or (self.p_seeds or 0.0) >= ALPHA:
             return "no evidence"
         return "better" if self.difference > 0 else "worse"
 
@@ -85,6 +103,7 @@ def paired_t_test(a: Scores, b: Scores, confidence: float = 0.95) -> Comparison:
         low=low,
         high=high,
         p_value=float(p_value),
+        p_seeds=None,
         p_adjusted=float(p_value),
         effect_size=float(effect_size),
         n=len(a),
@@ -104,13 +123,22 @@ def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:
     return adjusted
 
 
+def seed_test(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Welch's two-sided t-test over the means of seeds; None where a side has fewer than two."""
+    if min(len(a), len(b)) < 2:
+        return None
+    if np.ptp(a) == 0 and np.ptp(b) == 0:  # nothing random in either; the statistic would be 0/0
+        return float(a[0] == b[0])
+    return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
+
+
 def compare_all(
-    scores: Mapping[Name, QueryScores], metric: str, pairs: Sequence[tuple[Name, Name]]
+    runs: Mapping[Name, Sequence[QueryScores]], metric: str, pairs: Sequence[tuple[Name, Name]]
 ) -> list[Comparison]:
     """Paired t-tests of a family of pairs, with p adjusted over the family by :func:`holm`.
 
     Args:
-        scores: name → scores, each already averaged over seeds.
+        runs: name → scores, one for each seed; a query's scores are averaged over seeds first.
         metric: which column to compare.
         pairs: ``(a, b)`` names; b is compared with a.
 
@@ -120,8 +148,12 @@ def compare_all(
     Raises:
         ValueError: the scores of a pair are not comparable, or lack the metric.
     """
+    means = {name: mean_over_seeds(seeds) for name, seeds in runs.items()}
+    of_seeds = {name: [float(s.values(metric).mean()) for s in seeds] for name, seeds in runs.items()}
+    tests = []
     for a, b in pairs:
-        check_comparable(scores[a], scores[b])
-    tests = [paired_t_test(scores[a].values(metric), scores[b].values(metric)) for a, b in pairs]
+        check_comparable(means[a], means[b])
+        test = paired_t_test(means[a].values(metric), means[b].values(metric))
+        tests.append(replace(test, p_seeds=seed_test(of_seeds[a], of_seeds[b])))
     adjusted = holm([test.p_value for test in tests])
     return [replace(test, p_adjusted=float(p)) for test, p in zip(tests, adjusted, strict=True)]

@@ -101,6 +101,8 @@ class DualEncoder(Retriever):
         temperature: float = 0.07,
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
+        if width % heads:
+            raise ValueError(f"the width must be a multiple of the heads: {width} is none of {heads}")
         self.width, self.layers, self.heads = width, layers, heads
         self.feed_forward, self.dropout, self.max_history = feed_forward, dropout, max_history
         self.temperature = temperature

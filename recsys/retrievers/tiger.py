@@ -36,7 +36,7 @@ class Tiger(Retriever):
     Args:
         width, layers, heads, head_width, feed_forward, dropout: see :class:`~recsys.t5.T5Config`.
         max_history: how many of the latest items are read.
-        beam: least width of the search, which is as wide as the ranking where that is wider.
+        beam: width of the search, whatever is asked for: a ranking ends where its leaves do.
         training: the budget.
     """
 
@@ -104,12 +104,11 @@ class Tiger(Retriever):
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """Beam search for leaves; scores are log-probabilities of leaves."""
         history = queries.history
-        beam = max(self.beam, width)
-        leaves = np.empty((len(queries), beam), dtype=np.int64)
-        scores = np.empty((len(queries), beam), dtype=np.float32)
+        leaves = np.empty((len(queries), self.beam), dtype=np.int64)
+        scores = np.empty((len(queries), self.beam), dtype=np.float32)
         for rows in history.by_length(len(queries) // _QUERIES_AT_ONCE.get(self._device.type, 512)):
             sources = self._sources(history.select(rows))
-            found, found_scores = beam_search(self.model, self.trie, sources, beam)
+            found, found_scores = beam_search(self.model, self.trie, sources, self.beam)
             leaves[rows], scores[rows] = found.cpu().numpy(), found_scores.cpu().numpy()
         return Ranking(*self.ids.expand(leaves, scores, width))
 

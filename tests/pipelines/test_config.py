@@ -35,8 +35,9 @@ def test_a_name_alone_stands_for_a_tokenizer_or_a_retriever(tiny: Path) -> None:
 def test_shared_parameters_reach_the_tokenizers_that_know_them_and_yield_to_their_own(tiny: Path) -> None:
     setting = "tokenizers.1={recipe: rq-kmeans, params: {levels: 5}}"
     config = load_config(tiny, [setting])
-    assert config.tokenizers[1].arguments(config.semantic_ids) == {"levels": 5, "codebook_size": 8}
-    assert config.tokenizers[0].arguments(config.semantic_ids) == dict(config.semantic_ids)
+    assert config.tokenizers[1].make(config.semantic_ids).codebook_sizes == (8,) * 5
+    made = config.tokenizers[0].make(config.semantic_ids).params()
+    assert {name: made[name] for name in config.semantic_ids} == dict(config.semantic_ids)
 
 
 @pytest.mark.parametrize(
@@ -165,3 +166,29 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, text: str, 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "none.yaml"
     assert complaint(path) == f"{path}: No such file or directory; give the path of a benchmark file"
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tiny: Path) -> None:
+    # YAML 1.1 takes 1e-3 for a string.
+    settings = [
+        "semantic_ids.learning_rate=1e-3",
+        "retrievers=[{kind: tiger, params: {training: {learning_rate: 2e-3}}}]",
+    ]
+    config = load_config(tiny, settings)
+    assert config.tokenizers[0].make(config.semantic_ids).params()["learning_rate"] == 0.001
+    assert config.retrievers[0].make().params()["training"]["learning_rate"] == 0.002
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "retrievers=[{kind: tiger, params: {training: {steps: 0}}}]",
+        "retrievers=[{kind: dual-encoder, params: {width: 30, heads: 4}}]",
+        "evaluation.cutoffs=[10, 0]",
+        "semantic_ids.steps=abc",
+        "semantic_ids.batch_size=0",
+    ],
+)
+def test_values_that_cannot_work_are_refused_before_any_work(tiny: Path, setting: str) -> None:
+    with pytest.raises(ConfigError):
+        load_config(tiny, [setting])

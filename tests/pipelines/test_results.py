@@ -67,7 +67,7 @@ def test_tokenizers_are_tested_against_the_reference_in_one_family() -> None:
         assert test.p_value == pytest.approx(expected[pair].pvalue, rel=1e-9)
         assert (test.low, test.high) == pytest.approx(tuple(expected[pair].confidence_interval()))
     smallest = min(tests.values(), key=lambda test: test.p_value)
-    assert smallest.p_adjusted == pytest.approx(4 * smallest.p_value)
+    assert smallest.p_adjusted <= 6 * smallest.p_value  # three pairs under each of two retrievers
 
 
 def test_verdicts_find_what_was_planted_and_nothing_else() -> None:
@@ -126,3 +126,13 @@ def test_what_cannot_be_summarised_is_refused() -> None:
         summary([*cells[:-1], replace(cells[-1], scores=replace(cells[-1].scores, evaluation_set="e"))])
     with pytest.raises(ValueError, match="no metric 'ndcg_at_50'"):
         summarise("x", DATASET, "", cells, reference="rq-vae", metric="ndcg_at_50")
+
+
+def test_the_best_of_each_retriever_is_compared_with_the_next_best() -> None:
+    results = summary(benchmark())
+    for rows in results.by_retriever().values():
+        best, following = rows[:2]
+        assert best.to_next.mean_b == pytest.approx(best.means["ndcg_at_10"])
+        assert best.to_next.mean_a == pytest.approx(following.means["ndcg_at_10"])
+        assert best.to_next.difference >= 0
+        assert {row.to_next for row in rows[1:]} == {None}

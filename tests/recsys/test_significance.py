@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from recsys.evaluation.scores import QueryScores
-from recsys.evaluation.significance import compare_all, holm, mean_interval, paired_t_test
+from recsys.evaluation.significance import compare_all, holm, mean_interval, paired_t_test, seed_test
 
 
 def scores_of(values: np.ndarray, digest: str = "d") -> QueryScores:
@@ -39,7 +39,7 @@ def test_p_is_that_of_scipy_on_the_saved_files(tmp_path: Path) -> None:
         scores_of(values).write(tmp_path / f"{name}.parquet")
     saved = [pq.read_table(tmp_path / f"{n}.parquet")["ndcg_at_10"].to_numpy() for n in "ab"]
     read = {n: QueryScores.read(tmp_path / f"{n}.parquet") for n in "ab"}
-    (result,) = compare_all(read, "ndcg_at_10", [("a", "b")])
+    (result,) = compare_all({n: [scores] for n, scores in read.items()}, "ndcg_at_10", [("a", "b")])
     expected = stats.ttest_rel(saved[1], saved[0])
     assert result.p_value == expected.pvalue
     assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-12)
@@ -122,7 +122,7 @@ def test_a_family_is_adjusted_as_one_and_keeps_its_order() -> None:
         for i, (name, shift) in enumerate({"reference": 0.0, "slightly": 0.01, "clearly": 0.05}.items())
     }
     pairs = [("reference", "slightly"), ("reference", "clearly")]
-    slight, clear = compare_all(scores, "ndcg_at_10", pairs)
+    slight, clear = compare_all({name: [s] for name, s in scores.items()}, "ndcg_at_10", pairs)
     assert slight.mean_b == scores["slightly"].mean()["ndcg_at_10"]
     assert slight.p_adjusted == max(slight.p_value, 2 * clear.p_value)
     assert clear.p_adjusted == 2 * clear.p_value
@@ -132,7 +132,7 @@ def test_a_family_is_adjusted_as_one_and_keeps_its_order() -> None:
 def test_the_verdict_follows_the_adjusted_p() -> None:
     a, b = noisy(1), noisy(2)
     b = b - b.mean() + a.mean() + 2.2 * np.std(b - a, ddof=1) / np.sqrt(len(a))  # t = 2.2, p = .03
-    scores = {"a": scores_of(a), "b": scores_of(b)}
+    scores = {"a": [scores_of(a)], "b": [scores_of(b)]}
     (alone,) = compare_all(scores, "ndcg_at_10", [("a", "b")])
     in_family = compare_all(scores, "ndcg_at_10", [("a", "b"), ("a", "a")])[0]
     assert alone.p_value == in_family.p_value == pytest.approx(0.028, abs=0.001)
@@ -140,6 +140,37 @@ def test_the_verdict_follows_the_adjusted_p() -> None:
 
 
 def test_other_evaluation_sets_are_refused() -> None:
-    scores = {"a": scores_of(noisy(1), "one"), "b": scores_of(noisy(2), "two")}
+    scores = {"a": [scores_of(noisy(1), "one")], "b": [scores_of(noisy(2), "two")]}
     with pytest.raises(ValueError, match="different evaluation sets"):
         compare_all(scores, "ndcg_at_10", [("a", "b")])
+
+
+def test_a_difference_that_seeds_do_not_repeat_is_no_evidence() -> None:
+    # Over users the two differ beyond doubt; but b's lead comes from one lucky seed of three.
+    users = noisy(1)
+    a = [scores_of(users + shift) for shift in (0.000, 0.002, 0.001)]
+    b = [scores_of(users + shift + noisy(9) * 1e-3) for shift in (0.000, 0.001, 0.050)]
+    (test,) = compare_all({"a": a, "b": b}, "ndcg_at_10", [("a", "b")])
+    expected = stats.ttest_ind(
+        [s.mean()["ndcg_at_10"] for s in a], [s.mean()["ndcg_at_10"] for s in b], equal_var=False
+    )
+    assert test.p_adjusted < 1e-6
+    assert test.p_seeds == pytest.approx(expected.pvalue)
+    assert test.verdict == "no evidence"
+    steady = [scores_of(users + shift) for shift in (0.050, 0.051, 0.052)]
+    (test,) = compare_all({"a": a, "b": steady}, "ndcg_at_10", [("a", "b")])
+    assert test.verdict == "better"
+    assert test.reversed().verdict == "worse"
+    assert test.reversed().difference == -test.difference
+
+
+def test_two_trainings_of_one_method_seldom_differ_over_seeds() -> None:
+    rng = np.random.default_rng(0)
+    found = [seed_test(*rng.normal(0.3, 0.01, size=(2, 3))) for _ in range(2000)]
+    assert 0.01 < np.mean(np.array(found) < 0.05) < 0.06  # Welch keeps below .05 with three seeds
+
+
+def test_seeds_that_leave_nothing_to_chance() -> None:
+    assert seed_test([0.1], [0.2, 0.3]) is None
+    assert seed_test([0.1, 0.1], [0.1, 0.1]) == 1
+    assert seed_test([0.1, 0.1], [0.2, 0.2]) == 0

@@ -74,6 +74,8 @@ class ResidualAutoencoder(Tokenizer):
         reset_every: int = 100,
     ) -> None:
         check_sizes(levels, codebook_size)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup is a share of the steps in [0, 1), not {warmup}")
         self.levels, self.codebook_size, self.latent = levels, codebook_size, latent

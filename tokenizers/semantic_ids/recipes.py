@@ -46,12 +46,16 @@ RECIPES: dict[str, Recipe] = {
     "rq-vae": Recipe(
         ResidualAutoencoder,
         "residual VQ-VAE: straight-through, codebook and commitment loss",
-        "TIGER, arXiv 2305.05065, §3.1",
+        "after TIGER, arXiv 2305.05065, §3.1",
     ),
     "rq-kmeans": Recipe(
         ResidualKMeans, "residual k-means on the embeddings themselves", "QARM, arXiv 2411.11739"
     ),
-    "lsh": Recipe(RandomHyperplanes, "sides of random hyperplanes, cut at the medians", "TIGER, §4.4"),
+    "lsh": Recipe(
+        RandomHyperplanes,
+        "sides of random hyperplanes, cut at the medians",
+        "after TIGER's LSH, arXiv 2305.05065",
+    ),
     "dense-id": Recipe(
         DenseIds, "one code an item, no semantics: the atomic-ID baseline", "GRIT-VQ, appendix G.2"
     ),
