@@ -20,7 +20,7 @@ SMALL = {
     "head_width": 16,
     "feed_forward": 64,
     "max_history": 4,
-    "beam": 5,
+    "beam": 20,
 }
 BRIEF = Training(steps=3, batch_size=16, warmup_steps=1, evaluate_every=2)
 
@@ -134,9 +134,12 @@ def test_scores_are_log_probabilities_of_leaves() -> None:
     assert np.exp(ranking.scores).sum(axis=1) == pytest.approx(np.ones(5), rel=1e-5)
 
 
-def test_a_ranking_wider_than_the_beam_is_full() -> None:
+def test_the_best_do_not_depend_on_how_many_are_asked_for() -> None:
     ids = SemanticIds(np.array(list(np.ndindex(4, 5))), (4, 5))
-    assert (fitted(ids, beam=2).rank(successors(7, 20, seed=1), 20).items >= 0).all()
+    tiger, queries = fitted(ids, beam=3), successors(7, 20, seed=1)
+    few, many = tiger.rank(queries, 2), tiger.rank(queries, 20)
+    np.testing.assert_array_equal(many.items[:, :2], few.items)
+    assert ((many.items >= 0).sum(axis=1) == 3).all()  # the ranking ends where the beam's leaves do
 
 
 def test_seen_items_can_be_left_out() -> None:
