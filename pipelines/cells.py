@@ -14,7 +14,9 @@ from recsys.evaluation.scores import QueryScores
 def read_dataset(title: str, corpus: Path) -> Dataset:
     """What an ``ingest`` folder holds."""
     about = json.loads((corpus / "corpus.json").read_text())
-    counts = {name: about[name] for name in ("users", "items", "interactions", "skipped_lines")}
+    counts = {name: about[name] for name in ("users", "items", "interactions")}
+    if about["skipped_lines"]:
+        counts["malformed lines left out"] = about["skipped_lines"]
     return Dataset(title, about["digest"], _manifest(corpus)["config"]["reader"], counts)
 
 

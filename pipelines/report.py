@@ -188,16 +188,27 @@ def _points(rows: Sequence[Row], intervals: Sequence[tuple[float, float, float]]
 
 def console_report(results: Results) -> Group:
     """Two tables and the verdicts, to be printed by rich; scores at the main metric's cutoff only."""
-    rows = table(results)
+    scores, compared = _scores_and_differences(results)
     cutoff = metric_label(results.metric).partition("@")[2]
-    headers = [header for header in rows[0] if header.partition("@")[2] in ("", cutoff)]
-    split = headers.index("difference")
+    headers = [header for header in scores[0] if header.partition("@")[2] in ("", cutoff)]
     differences = [*_NAMES, "difference", "95 % interval", "p (Holm)", "verdict"]
-    compared = [row for row in rows if row["difference"] != "–"]
-    parts: list[Table | Text] = [_console_table("Scores", headers[:split], rows)]
+    parts: list[Table | Text] = [_console_table("Scores", headers, scores)]
     if compared:
         parts.append(_console_table(f"Difference to {results.reference}", differences, compared))
     return Group(*parts, Text(), *(Text(f"• {sentence}") for sentence in verdicts(results)))
+
+
+def _scores_and_differences(results: Results) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """The table in two parts that fit a page: what every row scored, and the rows that are compared."""
+    rows = table(results)
+    split = list(rows[0]).index("difference")
+    scores = [dict(list(row.items())[:split]) for row in rows]
+    compared = [
+        {header: cell for header, cell in row.items() if header in _NAMES or header not in scores[0]}
+        for row in rows
+        if row["difference"] != "–"
+    ]
+    return scores, compared
 
 
 def _console_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Table:
@@ -214,7 +225,7 @@ def _console_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[st
         justify: Literal["left", "right"] = "left" if header in (*_NAMES, "verdict") else "right"
         found.add_column(header, justify=justify, no_wrap=header not in _NAMES, overflow="fold")
     for row in rows:
-        style = {"better": "green", "worse": "red", "floor": "dim"}.get(row["verdict"])
+        style = {"better": "green", "worse": "red", "floor": "dim"}.get(row.get("verdict", ""))
         found.add_row(*(row[header] for header in headers), style=style)
     return found
 
@@ -224,6 +235,7 @@ def html_report(results: Results) -> str:
     title = f"{escape(results.title)}: which tokenizer recommends best?"
     counts = (f"{count:,} {name}" for name, count in results.dataset.counts.items())
     drawn = chart(results).to_html(full_html=False, include_plotlyjs=True, config={"displayModeBar": False})
+    scores, differences = _scores_and_differences(results)
     label, reference = metric_label(results.metric), escape(results.reference)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -247,15 +259,17 @@ def html_report(results: Results) -> str:
 <p class="note">Left: the mean over users, whiskers its 95 % interval; overlapping whiskers say nothing
 about a difference, because all tokenizers answer the same users. Right: the paired difference, which
 does.</p>
-<h2>All results</h2>
-{_html_table(table(results))}
-<p class="note">Scores are means over users and seeds; <em>seed SD</em> is the standard deviation of
-{label} over seeds. Each tokenizer is compared with {reference} under the same retriever: <em>p (users)</em>
-is that of a paired two-sided t-test over users, on scores averaged over seeds, <em>p (Holm)</em> the same
+<h2>Scores</h2>
+{_html_table(scores)}
+<p class="note">Means over users and seeds; <em>seed SD</em> is the standard deviation of {label} over seeds.
+<em>Collisions</em>: share of the items whose codes another item has too.</p>
+<h2>Difference to {reference} in {label}</h2>
+{_html_table(differences)}
+<p class="note">Each tokenizer is compared with {reference} under the same retriever: <em>p (users)</em> is
+that of a paired two-sided t-test over users, on scores averaged over seeds, <em>p (Holm)</em> the same
 adjusted over all pairs of tokenizers, <em>p (seeds)</em> that of Welch's t-test over the means of seeds.
 <em>Better</em> or <em>worse</em> needs the last two below .05. Intervals are over users, of each comparison
-alone. <em>Collisions</em>: share of
-the items whose codes another item has too.</p>
+alone.</p>
 <h2>Semantic IDs</h2>
 {_html_table(_quality_table(results))}
 </body>

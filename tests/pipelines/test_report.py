@@ -200,8 +200,12 @@ def test_the_page_holds_everything_and_loads_nothing() -> None:
     assert "items already seen left out" in page.text
     assert all(sentence in page.text for sentence in verdicts(MIXED))
     expected = table(MIXED)
-    assert page.rows[:5] == [list(expected[0]), *(list(line.values()) for line in expected)]
-    assert page.rows[5:] == [
+    scores = ["retriever", "tokenizer", "seeds", "Recall@10", "NDCG@10", "seed SD", "collisions"]
+    tests = ["difference", "95 % interval", "p (users)", "p (seeds)", "p (Holm)", "verdict"]
+    assert page.rows[:5] == [scores, *([line[name] for name in scores] for line in expected)]
+    compared = ["retriever", "tokenizer", *tests]
+    assert page.rows[5:8] == [compared, *([expected[i][name] for name in compared] for i in (0, 2))]
+    assert page.rows[8:] == [
         ["tokenizer", "collision rate", "gini"],
         ["grit-vq", "0.0123", "0.4"],
         ["rq-vae", "0.5", "–"],
