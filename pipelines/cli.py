@@ -50,8 +50,8 @@ def run(
     settings = [*(settings or []), *(["data.skip_bad_lines=true"] if skip_bad_lines else [])]
     chosen = load_config(config, settings)
     steps, store = plan(chosen), Store(chosen.workspace / "stages")
-    todo = sum(not store.done(step) for step in steps.steps())
-    done = len(list(steps.steps())) - todo
+    made = [store.done(step) for step in steps.steps()]
+    todo, done = made.count(False), made.count(True)
     tracked = chosen.tracking_uri or (chosen.workspace / "mlflow.db").exists()
     if not todo and store.done(steps.report) and tracked:
         OUT.print(f"Nothing to do: all {done} steps of {chosen.name} were done before.")

@@ -205,17 +205,12 @@ def summarise(
         raise ValueError("a benchmark without results cannot be summarised")
 
     runs = {key: [cell.scores for cell in same] for key, same in groups.items()}
-    means = {key: mean_over_seeds(seeds).values(metric).mean() for key, seeds in runs.items()}
     compared = [key for key in groups if key[1] != NO_TOKENIZER]
     for retriever, _ in compared:
         if (retriever, reference) not in groups:
             raise ValueError(f"no result for the reference tokenizer {reference!r} with {retriever}")
-    pairs = [(a, b) for a, b in combinations(compared, 2) if a[0] == b[0]]
-    # The first of a pair is what the second is compared with: the reference, else the worse one.
-    pairs = [
-        (a, b) if a[1] == reference or (b[1] != reference and means[a] <= means[b]) else (b, a)
-        for a, b in pairs
-    ]
+    # The first of a pair is what the second is compared with; the reference is always that.
+    pairs = [(b, a) if b[1] == reference else (a, b) for a, b in combinations(compared, 2) if a[0] == b[0]]
     tests = dict(zip(pairs, compare_all(runs, metric, pairs), strict=True))
 
     rows = [_row(same, metric, tests.get(((key[0], reference), key))) for key, same in groups.items()]

@@ -25,7 +25,7 @@ def top_inner_products(queries: Tensor, vectors: Tensor, k: int) -> tuple[Ints, 
         rows = torch.cat([f.indices for f in found]).cpu().numpy()
         return rows, torch.cat([f.values for f in found]).cpu().numpy()
 
-    import faiss  # noqa: PLC0415 — optional: a machine that only trains has none
+    import faiss  # noqa: PLC0415 — optional: a machine with a GPU needs none
 
     # Below this many queries FAISS scans them one by one, many times slower than one product.
     faiss.cvar.distance_compute_blas_threshold = 20
