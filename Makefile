@@ -2,7 +2,8 @@
 # make test   set-up and the tests
 # make check  set-up, style and types
 # make bench  set-up and the timings
-.PHONY: demo test check bench clean
+# make readme the README's table of tokenizers, from recipes.py
+.PHONY: demo test check bench readme clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= python3
@@ -24,7 +25,11 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
+	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m tests.benchmarks.quantizers
+
+readme: $(READY)
+	$(BIN)/python tests/test_readme.py
 
 clean:
 	rm -rf $(VENV)

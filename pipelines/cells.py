@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.categories import CodeCategories
 from pipelines.results import Cell, Dataset, Results, summarise
 from recsys.evaluation.scores import QueryScores
 
@@ -25,27 +26,33 @@ def read_cell(names: tuple[str, str, int], folders: Mapping[str, Path]) -> Cell:
 
     Args:
         names: tokenizer, retriever and seed.
-        folders: of the stages ``tokenize`` (if there was one), ``fit`` and ``score``.
+        folders: of its stages in their order: ``tokenize``, ``fit`` and ``score``, the first or the
+            last two alone.
     """
     manifests = {stage: _manifest(folder) for stage, folder in folders.items()}
     quality: dict[str, float] = {}
     curves: dict[str, list[tuple[int, float]]] = {}
+    code_categories = scores = None
     for stage, folder in folders.items():
         if stage == "tokenize":
             quality = json.loads((folder / "quality.json").read_text())
-        if stage != "score":
+            code_categories = CodeCategories.read(folder / "code_categories.json")
+        if stage == "score":
+            scores = QueryScores.read(folder / "scores.parquet")
+        else:
             curves |= {f"{stage}_{name}": c for name, c in _curves(folder / "curves.jsonl").items()}
     tokenizer, retriever, seed = names
     return Cell(
         tokenizer=tokenizer,
         retriever=retriever,
         seed=seed,
-        scores=QueryScores.read(folders["score"] / "scores.parquet"),
+        scores=scores,
         quality=quality,
         seconds=sum(manifest["seconds"] for manifest in manifests.values()),
-        digest=manifests["score"]["digest"],
+        digest=[*manifests.values()][-1]["digest"],
         curves=curves,
         params={stage: manifest["config"] for stage, manifest in manifests.items()},
+        code_categories=code_categories,
     )
 
 

@@ -85,8 +85,8 @@ def compare(
     tracking_uri: TrackingUri = "",
 ) -> None:
     """Test two runs on the same users: a paired t-test for every metric that both have."""
-    from pipelines.report import decimal, interval, p_value  # noqa: PLC0415
     from pipelines.tracking import embedded_uri, scores_of_run  # noqa: PLC0415
+    from pipelines.wording import decimal, interval, p_value  # noqa: PLC0415
     from recsys.evaluation.scores import check_comparable  # noqa: PLC0415
     from recsys.evaluation.significance import paired_t_test  # noqa: PLC0415
 

@@ -22,6 +22,7 @@ from recsys.retrievers.base import Retriever
 from recsys.retrievers.table import RETRIEVERS
 from recsys.training import Training
 from semantic_ids.choices import check_arguments, nearest_name
+from semantic_ids.collisions import Collisions
 from semantic_ids.registry import create, recipe
 from semantic_ids.tokenizer import Tokenizer
 
@@ -91,18 +92,37 @@ class TextConfig(Section):
     dimensions: int = Field(default=256, ge=1)
 
 
+class CodesConfig(Section):
+    """A table of codes that others made.
+
+    Attributes:
+        file: its path.
+        key, column, levels, codebook_size: see :func:`recsys.codes.read_codes`.
+    """
+
+    file: Path
+    key: str = "item_id"
+    column: str | tuple[str, ...] = "codes"
+    levels: int | None = Field(None, ge=1)
+    codebook_size: int | None = Field(None, ge=1)
+
+
 class TokenizerConfig(Section):
-    """One tokenizer of the comparison; its recipe's name alone will do.
+    """One tokenizer of the comparison: a recipe, whose name alone will do, or the codes of another's.
 
     Attributes:
         recipe: a name of ``gritrec tokenizers``, or ``module:Class``.
-        name: what it is called in tables; the recipe, or the class, if not given.
+        codes: in place of a recipe; the same for all seeds.
+        name: what it is called in tables; the recipe, the class or the file of codes if not given.
         params: overrides of the recipe.
+        collisions: as the benchmark's, for this one alone.
     """
 
-    recipe: str
+    recipe: str = ""
+    codes: CodesConfig | None = None
     name: str = Field("", pattern=r"^[^/]*$")
     params: dict[str, Any] = {}
+    collisions: Collisions | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -111,8 +131,16 @@ class TokenizerConfig(Section):
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
-        check_arguments(f"tokenizer {self.recipe!r}", recipe(self.recipe).tokenizer, self.params)
-        return self if self.name else self.model_copy(update={"name": self.recipe.rpartition(":")[2]})
+        if bool(self.recipe) == bool(self.codes):
+            raise ValueError("a tokenizer is either a recipe or a file of codes; give one of the two")
+        if self.codes:
+            if self.params:
+                raise ValueError("params are those of a recipe; codes take none")
+            name = self.codes.file.stem
+        else:
+            check_arguments(f"tokenizer {self.recipe!r}", recipe(self.recipe).tokenizer, self.params)
+            name = self.recipe.rpartition(":")[2]
+        return self if self.name else self.model_copy(update={"name": name})
 
     def make(self, shared: Mapping[str, Any]) -> Tokenizer:
         """The tokenizer, not fitted: its recipe, then what it knows of ``shared``, then ``params``."""
@@ -193,8 +221,9 @@ class BenchmarkConfig(Section):
         seeds: each gives every tokenizer and retriever one run.
         data, text, evaluation: see there.
         semantic_ids: parameters for every tokenizer that knows them, such as ``levels``.
+        collisions: what becomes of items that share all codes; see :mod:`semantic_ids.collisions`.
         tokenizers: what is compared.
-        retrievers: what it is compared under.
+        retrievers: what it is compared under; with none, the semantic IDs alone are compared.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -204,8 +233,9 @@ class BenchmarkConfig(Section):
     data: Annotated[Amazon2014Data | ShopData, Field(discriminator="reader")]
     text: TextConfig = TextConfig()
     semantic_ids: dict[str, Any] = {}
+    collisions: Collisions = "shared"
     tokenizers: tuple[TokenizerConfig, ...] = Field(min_length=1)
-    retrievers: tuple[RetrieverConfig, ...] = Field(min_length=1)
+    retrievers: tuple[RetrieverConfig, ...]
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @field_validator("tokenizers", "retrievers")
@@ -227,13 +257,13 @@ class BenchmarkConfig(Section):
     @model_validator(mode="after")
     def _reference_takes_part(self) -> Self:
         names = [tokenizer.name for tokenizer in self.tokenizers]
-        if self.evaluation.reference not in names:
+        if self.retrievers and self.evaluation.reference not in names:
             raise ValueError(
                 f"evaluation.reference {self.evaluation.reference!r} is none of the tokenizers: "
                 f"{', '.join(names)}"
             )
         for key in self.semantic_ids:
-            if not any(key in recipe(t.recipe).parameters() for t in self.tokenizers):
+            if not any(key in recipe(t.recipe).parameters() for t in self.tokenizers if t.recipe):
                 raise ValueError(f"semantic_ids.{key} is a parameter of none of the tokenizers")
         return self
 
@@ -241,10 +271,20 @@ class BenchmarkConfig(Section):
     def _tokenizers_can_be_made(self) -> Self:
         for tokenizer in self.tokenizers:
             try:
-                tokenizer.make(self.semantic_ids)
+                made = tokenizer.make(self.semantic_ids) if tokenizer.recipe else None
             except (TypeError, ValueError) as error:
                 raise ValueError(f"tokenizer {tokenizer.name!r} cannot be made: {error}") from error
+            measures = made and type(made).last_level_distances is not Tokenizer.last_level_distances
+            if self.collisions_of(tokenizer) == "sinkhorn" and not measures:
+                raise ValueError(
+                    "sinkhorn needs distances to the last level's codewords, which tokenizer "
+                    f"{tokenizer.name!r} does not know; give it collisions: shared, or digit"
+                )
         return self
+
+    def collisions_of(self, tokenizer: TokenizerConfig) -> Collisions:
+        """Its own, or else the benchmark's."""
+        return tokenizer.collisions or self.collisions
 
 
 def load_config(path: str | Path, settings: Sequence[str] = ()) -> BenchmarkConfig:

@@ -57,7 +57,7 @@ def benchmark(config: str, settings: list[str] | None = None) -> str:
     )
     try:
         for cell in steps.cells:
-            made(cell.score)
+            made(cell.steps[-1])
             names = (cell.tokenizer, cell.retriever, cell.seed)
             tracker.log_cell(read_cell(names, {step.stage: store.folder(step) for step in cell.steps}))
         tracker.close(read_results(steps.report.config, store.inputs(steps.report)))

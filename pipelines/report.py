@@ -1,55 +1,40 @@
-"""A benchmark's results for people: sentences, a chart, a page that opens offline, a console table."""
+"""A benchmark's results for people: sentences, tables, and a page that opens offline."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from plotly.offline import get_plotlyjs
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.results import NO_TOKENIZER, Results, Row
-
-# Okabe & Ito's colours, which colour-blind readers can tell apart.
-COLOURS = {
-    "better": "#009e73",
-    "worse": "#d55e00",
-    "no evidence": "#8fb8de",
-    "reference": "#444c56",
-    "floor": "#c3c8ce",
-}
+from pipelines.pictures import COLOURS, category_maps, score_chart, usage_curves
+from pipelines.results import Results, Row, TokenizerRow
+from pipelines.wording import decimal, interval, mean_and_spread, metric_label, p_value
 
 _NAMES = ("retriever", "tokenizer")
+_FIGURES = {
+    "reconstruction error": ("reconstruction_error", 3),
+    "distortion per bit": ("distortion_per_bit", 4),
+    "utilization": ("utilization", 3),
+    "dead codes": ("dead_codes", 1),
+    "perplexity": ("perplexity", 1),
+    "Gini": ("gini", 3),
+    "unique IDs": ("unique_id_rate", 3),
+    "collisions": ("collision_rate", 3),
+    "purity": ("purity_1", 3),
+    "by chance": ("chance_purity_1", 3),
+    "fit seconds": ("fit_seconds", 2),
+    "encode seconds": ("encode_seconds", 2),
+}
+"""Header → figure of quality, and its decimals."""
+_HTML_ONLY = ("seeds", "distortion per bit", "Gini", "encode seconds")
 _FEW_SEEDS = "With fewer than three seeds, luck in training is not ruled out."
-
-
-def decimal(value: float, places: int = 4, *, sign: bool = False) -> str:
-    """A score as papers print it: ``.0312``, ``+.0021``, ``−.0021``."""
-    text = f"{value:{'+' if sign else ''}.{places}f}"
-    return re.sub(r"^([+-]?)0\.", r"\1.", text).replace("-", "−")
-
-
-def p_value(value: float) -> str:
-    """``.016``, or ``<.001``."""
-    return "<.001" if value < 0.001 else decimal(value, 3)
-
-
-def interval(low: float, high: float) -> str:
-    """``+.0004 … +.0038``."""
-    return f"{decimal(low, sign=True)} … {decimal(high, sign=True)}"
-
-
-def metric_label(metric: str) -> str:
-    """``ndcg_at_10`` → ``NDCG@10``, ``recall_at_10`` → ``Recall@10``."""
-    name, _, cutoff = metric.partition("_at_")
-    return f"{name.upper() if name == 'ndcg' else name.capitalize()}@{cutoff}"
 
 
 def verdicts(results: Results) -> list[str]:
@@ -57,6 +42,8 @@ def verdicts(results: Results) -> list[str]:
 
     A further sentence names every floor that no tokenizer passes.
     """
+    if not results.rows:
+        return ["Semantic IDs alone were compared, with no retriever: how well they recommend is not known."]
     groups = results.by_retriever()
     sentences = [_verdict(results, retriever, rows) for retriever, rows in groups.items()]
     for floor in results.floors():
@@ -124,70 +111,39 @@ def _significance_cells(row: Row) -> dict[str, str]:
     }
 
 
-def chart(results: Results) -> go.Figure:
-    """Bars of the main metric, and beside them each tokenizer's difference to the reference.
-
-    Whiskers are 95 % intervals: left of the mean over users, right of the paired difference.
-    """
-    label = metric_label(results.metric)
-    figure = make_subplots(
-        cols=2,
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        subplot_titles=(label, f"Difference to {results.reference}"),
-    )
-    # The axis takes its order from the first trace, so that is the one that holds every row.
-    whiskers = [(row.means[results.metric], row.low, row.high) for row in results.rows]
-    figure.add_scatter(**_points(results.rows, whiskers), marker_opacity=0, hoverinfo="skip", row=1, col=1)
-    for verdict in dict.fromkeys(row.verdict for row in results.rows):
-        rows = [row for row in results.rows if row.verdict == verdict]
-        means = [row.means[results.metric] for row in rows]
-        figure.add_bar(
-            x=means,
-            y=_places(rows),
-            orientation="h",
-            marker_color=COLOURS[verdict],
-            name=verdict,
-            text=[decimal(mean) for mean in means],
-            textposition="inside",
-            insidetextanchor="start",
-            row=1,
-            col=1,
-        )
-    compared = [row for row in results.rows if row.comparison]
-    tests = [(t.difference, t.low, t.high) for row in compared if (t := row.comparison)]
-    colours = [COLOURS[row.verdict] for row in compared]
-    figure.add_scatter(**_points(compared, tests), marker={"color": colours, "size": 11}, row=1, col=2)
-    figure.add_vline(x=0, line_color=COLOURS["reference"], line_width=1, row=1, col=2)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_yaxes(showdividers=False, col=2)
-    figure.update_layout(
-        template="plotly_white",
-        barmode="overlay",
-        bargap=0.3,
-        height=150 + 34 * len(results.rows),
-        margin={"l": 10, "r": 20, "t": 40, "b": 70},
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
-        legend_title={"text": f"Against {results.reference}: ", "font_size": 14},
-        font={"size": 14, "family": "system-ui, sans-serif"},
-    )
-    return figure
-
-
-def _places(rows: Sequence[Row]) -> list[list[str]]:
-    """Two levels of a category axis: retrievers, and tokenizers within them."""
-    return [[row.retriever for row in rows], [row.tokenizer for row in rows]]
-
-
-def _points(rows: Sequence[Row], intervals: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
-    """Points with error bars, from ``(value, low, high)`` for each row."""
-    values, lows, highs = np.array(intervals).reshape(-1, 3).T
-    error = {"array": highs - values, "arrayminus": values - lows, "color": "#1f2328", "thickness": 1.5}
-    return {"x": values, "y": _places(rows), "mode": "markers", "showlegend": False, "error_x": error}
+def tokenizer_table(tokenizers: Sequence[TokenizerRow]) -> list[dict[str, str]]:
+    """Quality of the semantic IDs as text, as of :func:`table`; figures that none has are left out."""
+    figures = {
+        header: figure
+        for header, figure in _FIGURES.items()
+        if any(figure[0] in row.means for row in tokenizers)
+    }
+    return [
+        {
+            "tokenizer": row.tokenizer,
+            "seeds": str(row.seeds),
+            **{
+                header: mean_and_spread(row.means[name], row.spreads.get(name), places)
+                if name in row.means
+                else "–"
+                for header, (name, places) in figures.items()
+            },
+        }
+        for row in tokenizers
+    ]
 
 
 def console_report(results: Results) -> Group:
-    """Two tables and the verdicts, to be printed by rich; scores at the main metric's cutoff only."""
+    """Tables and verdicts, to be printed by rich.
+
+    Scores at the main metric's cutoff and differences; the semantic IDs where they alone are compared.
+    """
+    sentences = [Text(f"• {sentence}") for sentence in verdicts(results)]
+    if not results.rows:
+        figures = tokenizer_table(results.tokenizers)
+        headers = [header for header in figures[0] if header not in _HTML_ONLY]
+        shown = _console_table("Semantic IDs", headers, figures, wrapped=headers[1:])
+        return Group(shown, Text(), *sentences)
     scores, compared = _scores_and_differences(results)
     cutoff = metric_label(results.metric).partition("@")[2]
     headers = [header for header in scores[0] if header.partition("@")[2] in ("", cutoff)]
@@ -195,7 +151,7 @@ def console_report(results: Results) -> Group:
     parts: list[Table | Text] = [_console_table("Scores", headers, scores)]
     if compared:
         parts.append(_console_table(f"Difference to {results.reference}", differences, compared))
-    return Group(*parts, Text(), *(Text(f"• {sentence}") for sentence in verdicts(results)))
+    return Group(*parts, Text(), *sentences)
 
 
 def _scores_and_differences(results: Results) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -211,7 +167,9 @@ def _scores_and_differences(results: Results) -> tuple[list[dict[str, str]], lis
     return scores, compared
 
 
-def _console_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Table:
+def _console_table(
+    title: str, headers: Sequence[str], rows: Sequence[Mapping[str, str]], wrapped: Sequence[str] = _NAMES
+) -> Table:
     found = Table(
         title=f"\n{title}",
         title_justify="left",
@@ -223,7 +181,7 @@ def _console_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[st
     )
     for header in headers:
         justify: Literal["left", "right"] = "left" if header in (*_NAMES, "verdict") else "right"
-        found.add_column(header, justify=justify, no_wrap=header not in _NAMES, overflow="fold")
+        found.add_column(header, justify=justify, no_wrap=header not in wrapped, overflow="fold")
     for row in rows:
         style = {"better": "green", "worse": "red", "floor": "dim"}.get(row.get("verdict", ""))
         found.add_row(*(row[header] for header in headers), style=style)
@@ -232,11 +190,9 @@ def _console_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[st
 
 def html_report(results: Results) -> str:
     """A page that needs no other file and no network."""
-    title = f"{escape(results.title)}: which tokenizer recommends best?"
+    question = "which tokenizer recommends best?" if results.rows else "what are the semantic IDs like?"
+    title = f"{escape(results.title)}: {question}"
     counts = (f"{count:,} {name}" for name, count in results.dataset.counts.items())
-    drawn = chart(results).to_html(full_html=False, include_plotlyjs=True, config={"displayModeBar": False})
-    scores, differences = _scores_and_differences(results)
-    label, reference = metric_label(results.metric), escape(results.reference)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -244,18 +200,29 @@ def html_report(results: Results) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>{_STYLE}</style>
+<script>{get_plotlyjs()}</script>
 </head>
 <body>
 <header>
 <h1>{title}</h1>
 <p class="about">{escape(results.dataset.name)} · {escape(" · ".join(counts))}<br>
-{escape(results.protocol)}</p>
+{escape(results.protocol) if results.rows else ""}</p>
 </header>
 <section class="verdict">
 {"".join(f"<p>{escape(sentence)}</p>" for sentence in verdicts(results))}
 </section>
-<h2>{label}, and the difference to {reference}</h2>
-{drawn}
+{_scores_section(results) if results.rows else ""}
+{_tokenizers_section(results.tokenizers)}
+</body>
+</html>
+"""
+
+
+def _scores_section(results: Results) -> str:
+    scores, differences = _scores_and_differences(results)
+    label, reference = metric_label(results.metric), escape(results.reference)
+    return f"""<h2>{label}, and the difference to {reference}</h2>
+{_drawn(score_chart(results))}
 <p class="note">Left: the mean over users, whiskers its 95 % interval; overlapping whiskers say nothing
 about a difference, because all tokenizers answer the same users. Right: the paired difference, which
 does.</p>
@@ -269,23 +236,36 @@ does.</p>
 that of a paired two-sided t-test over users, on scores averaged over seeds, <em>p (Holm)</em> the same
 adjusted over all pairs of tokenizers, <em>p (seeds)</em> that of Welch's t-test over the means of seeds.
 <em>Better</em> or <em>worse</em> needs the last two below .05. Intervals are over users, of each comparison
-alone.</p>
-<h2>Semantic IDs</h2>
-{_html_table(_quality_table(results))}
-</body>
-</html>
-"""
+alone.</p>"""
 
 
-def _quality_table(results: Results) -> list[dict[str, str]]:
-    """Quality of the semantic IDs, one row a tokenizer; ``–`` where a tokenizer has no such figure."""
-    by_tokenizer = {row.tokenizer: row.quality for row in results.rows if row.tokenizer != NO_TOKENIZER}
-    names = dict.fromkeys(name for quality in by_tokenizer.values() for name in quality)
-    return [
-        {"tokenizer": tokenizer}
-        | {name.replace("_", " "): f"{quality[name]:.4g}" if name in quality else "–" for name in names}
-        for tokenizer, quality in by_tokenizer.items()
+def _tokenizers_section(tokenizers: Sequence[TokenizerRow]) -> str:
+    parts = [
+        f"""<h2>Semantic IDs</h2>
+{_html_table(tokenizer_table(tokenizers))}
+<p class="note">Means over seeds ± their standard deviation. <em>Reconstruction error</em>: share of the
+embeddings' variance that the codes lose; <em>distortion per bit</em>: the same, divided by the sum of the
+levels' entropies. <em>Utilization</em>, <em>perplexity</em> and <em>Gini</em> (0 if all codes are used
+alike) are means over the levels, <em>dead codes</em> their sum. <em>Purity</em>: share of the items that are
+of the commonest category of their first code; <em>by chance</em>: the same with the categories shuffled,
+which more codes raise too. Item texts name their categories, so purity says what a code keeps of
+them.</p>"""
     ]
+    if maps := category_maps(tokenizers):
+        parts.append(f"""<h2>Categories of the first codes</h2>
+{_drawn(maps)}
+<p class="note">A column is a code of the first level, of the first seed; codes stand by their commonest
+category. Dark blocks: the code tells the category. At most the 256 codes with the most items, those of
+several items only, and the twelve largest categories are shown.</p>""")
+    if curves := usage_curves(tokenizers):
+        parts.append(f"""<h2>Use of the codes while fitting</h2>
+{_drawn(curves)}
+<p class="note">Of the first seed, as the tokenizers reported it.</p>""")
+    return "\n".join(parts)
+
+
+def _drawn(figure: go.Figure) -> str:
+    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False})
 
 
 def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -299,7 +279,7 @@ def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 _STYLE = f"""
-body {{ font: 16px/1.55 system-ui, sans-serif; color: #1f2328; max-width: 1180px; margin: 2rem auto;
+body {{ font: 16px/1.55 system-ui, sans-serif; color: #1f2328; max-width: 1400px; margin: 2rem auto;
   padding: 0 1.25rem; }}
 h1 {{ font-size: 1.6rem; margin-bottom: 0; }}
 h2 {{ font-size: 1.15rem; margin: 2.2rem 0 .5rem; }}

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.categories import CodeCategories
 from recsys.evaluation.scores import QueryScores, check_comparable, mean_over_seeds
 from recsys.evaluation.significance import Comparison, compare_all, mean_interval
 
 NO_TOKENIZER = "–"
 """Stands in place of the tokenizer for a retriever that uses none: a floor under all others."""
+
+NO_RETRIEVER = "–"
+"""Stands in place of the retriever where tokenizers alone are compared."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +43,48 @@ class Cell:
 
     Attributes:
         tokenizer: its name in the benchmark, or :data:`NO_TOKENIZER`.
-        retriever: its name in the benchmark.
+        retriever: its name in the benchmark, or :data:`NO_RETRIEVER`.
         seed: of both.
-        scores: on the test set, for each query.
-        quality: of the semantic IDs, as ``{"collision_rate": 0.01}``.
+        scores: on the test set, for each query; None without a retriever.
+        quality: of the semantic IDs, as ``{"collision_rate": 0.01}``, and the seconds they took.
         seconds: wall time spent on it.
         digest: hex digits that change with anything the result depends on.
         curves: metric of fitting → ``(step, value)``; named otherwise than scores and quality.
         params: settings, possibly nested.
+        code_categories: what the first codes tell of categories; None without a tokenizer.
     """
 
     tokenizer: str
     retriever: str
     seed: int
-    scores: QueryScores
+    scores: QueryScores | None
     quality: Mapping[str, float]
     seconds: float
     digest: str
     curves: Mapping[str, Sequence[tuple[int, float]]]
     params: Mapping[str, Any]
+    code_categories: CodeCategories | None = None
+
+
+@dataclass(frozen=True)
+class TokenizerRow:
+    """The semantic IDs of one tokenizer, over all its seeds.
+
+    Attributes:
+        tokenizer: its name in the benchmark.
+        seeds: how many.
+        means: figure of quality → mean over seeds; what a seed lacks is left out.
+        spreads: the same figures' standard deviations over seeds; empty with one seed.
+        curves: of the first seed's fitting, as in :class:`Cell`.
+        code_categories: of the first seed.
+    """
+
+    tokenizer: str
+    seeds: int
+    means: Mapping[str, float]
+    spreads: Mapping[str, float]
+    curves: Mapping[str, Sequence[tuple[int, float]]]
+    code_categories: CodeCategories | None
 
 
 @dataclass(frozen=True)
@@ -110,7 +137,8 @@ class Results:
         metric: the main metric, as ``ndcg_at_10``.
         reference: the tokenizer that all others are compared with.
         rows: retriever after retriever in the order of the benchmark, floors last; the best
-            tokenizer first.
+            tokenizer first. Empty where tokenizers alone are compared.
+        tokenizers: in the order of the benchmark.
     """
 
     title: str
@@ -119,6 +147,7 @@ class Results:
     metric: str
     reference: str
     rows: Sequence[Row]
+    tokenizers: Sequence[TokenizerRow]
 
     def by_retriever(self) -> dict[str, list[Row]]:
         """Retriever → its rows, best first; without floors."""
@@ -148,6 +177,19 @@ class Results:
                 "seconds": row.seconds,
             }
             for row in self.rows
+        ]
+
+    def tokenizer_records(self) -> list[dict[str, Any]]:
+        """One record a tokenizer: each figure's mean and standard deviation; all have the same keys."""
+        names = list(dict.fromkeys(name for row in self.tokenizers for name in row.means))
+        return [
+            {
+                "tokenizer": row.tokenizer,
+                "seeds": row.seeds,
+                **{name: row.means.get(name) for name in names},
+                **{f"{name}_seed_spread": row.spreads.get(name) for name in names},
+            }
+            for row in self.tokenizers
         ]
 
     def significance_records(self) -> list[dict[str, Any]]:
@@ -194,17 +236,17 @@ def summarise(
         ValueError: there are no cells, or one twice; a retriever has no result for the reference;
             the metric is unknown; or cells were scored on different evaluation sets.
     """
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        check_comparable(cells[0].scores, cell.scores)
-        same = groups.setdefault((cell.retriever, cell.tokenizer), [])
-        if any(other.seed == cell.seed for other in same):
-            raise ValueError(f"two results for {cell.tokenizer} with {cell.retriever} and seed {cell.seed}")
-        same.append(cell)
-    if not groups:
+    if not cells:
         raise ValueError("a benchmark without results cannot be summarised")
-
-    runs = {key: [cell.scores for cell in same] for key, same in groups.items()}
+    _check_distinct(cells)
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    runs: dict[tuple[str, str], list[QueryScores]] = {}
+    for cell in cells:
+        if cell.scores is not None:
+            key = cell.retriever, cell.tokenizer
+            groups.setdefault(key, []).append(cell)
+            runs.setdefault(key, []).append(cell.scores)
+            check_comparable(next(iter(runs.values()))[0], cell.scores)
     compared = [key for key in groups if key[1] != NO_TOKENIZER]
     for retriever, _ in compared:
         if (retriever, reference) not in groups:
@@ -213,7 +255,9 @@ def summarise(
     pairs = [(b, a) if b[1] == reference else (a, b) for a, b in combinations(compared, 2) if a[0] == b[0]]
     tests = dict(zip(pairs, compare_all(runs, metric, pairs), strict=True))
 
-    rows = [_row(same, metric, tests.get(((key[0], reference), key))) for key, same in groups.items()]
+    rows = [
+        _row(same, runs[key], metric, tests.get(((key[0], reference), key))) for key, same in groups.items()
+    ]
     place = {retriever: i for i, retriever in enumerate(dict.fromkeys(row.retriever for row in rows))}
     rows.sort(key=lambda r: (r.tokenizer == NO_TOKENIZER, place[r.retriever], -r.means[metric]))
     for number, (row, after) in enumerate(pairwise(rows)):
@@ -222,13 +266,46 @@ def summarise(
             best, following = (row.retriever, row.tokenizer), (after.retriever, after.tokenizer)
             test = tests.get((following, best)) or tests[best, following].reversed()
             rows[number] = replace(row, to_next=test)
-    return Results(title, dataset, protocol, metric, reference, rows)
+    return Results(title, dataset, protocol, metric, reference, rows, _tokenizer_rows(cells))
 
 
-def _row(cells: Sequence[Cell], metric: str, comparison: Comparison | None) -> Row:
-    scores = mean_over_seeds([cell.scores for cell in cells])
+def _check_distinct(cells: Sequence[Cell]) -> None:
+    seen = set()
+    for cell in cells:
+        key = cell.tokenizer, cell.retriever, cell.seed
+        if key in seen:
+            raise ValueError(f"two results for {cell.tokenizer} with {cell.retriever} and seed {cell.seed}")
+        seen.add(key)
+
+
+def _tokenizer_rows(cells: Sequence[Cell]) -> list[TokenizerRow]:
+    """One a tokenizer; under all retrievers a seed has the same semantic IDs."""
+    groups: dict[str, dict[int, Cell]] = {}
+    for cell in cells:
+        if cell.tokenizer != NO_TOKENIZER:
+            groups.setdefault(cell.tokenizer, {}).setdefault(cell.seed, cell)
+    rows = []
+    for tokenizer, of_seed in groups.items():
+        first, *others = of_seed.values()
+        figures = {
+            name: [cell.quality[name] for cell in of_seed.values()]
+            for name in first.quality
+            if all(name in cell.quality for cell in others)
+        }
+        means = {name: float(np.mean(values)) for name, values in figures.items()}
+        spreads = {name: float(np.std(values, ddof=1)) for name, values in figures.items() if others}
+        rows.append(
+            TokenizerRow(tokenizer, len(of_seed), means, spreads, first.curves, first.code_categories)
+        )
+    return rows
+
+
+def _row(
+    cells: Sequence[Cell], runs: Sequence[QueryScores], metric: str, comparison: Comparison | None
+) -> Row:
+    scores = mean_over_seeds(runs)
     low, high = mean_interval(scores.values(metric))
-    of_seeds = [cell.scores.values(metric).mean() for cell in cells]
+    of_seeds = [run.values(metric).mean() for run in runs]
     return Row(
         tokenizer=cells[0].tokenizer,
         retriever=cells[0].retriever,

@@ -1,20 +1,23 @@
 """What each stage does: from its inputs' folders and its configuration to the files of its own folder.
 
 Stages know neither Prefect nor MLflow, and those from ``tokenize`` on need no polars either: they
-run wherever torch runs, from prepared folders.
+run wherever torch runs, from prepared folders. (:func:`import_codes` reads a raw file, and does.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipelines.categories import CodeCategories, read_categories
 from pipelines.cells import read_results
 from pipelines.progress import CONSOLE, progress
 from pipelines.report import html_report
@@ -23,7 +26,8 @@ from recsys.evaluation.scores import QueryScores, evaluation_set_digest
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.table import RETRIEVERS
 from recsys.splits import leave_one_out, read_sequences, sequences_of, write_sequences
-from semantic_ids.ids import SemanticIds
+from semantic_ids.collisions import Doubles, sinkhorn, with_digit
+from semantic_ids.ids import Floats, Ints, SemanticIds
 from semantic_ids.quality import quality
 from semantic_ids.registry import create
 
@@ -32,7 +36,7 @@ Inputs = Mapping[str, Path]
 
 
 def ingest(raw: Path, config: Config, inputs: Inputs, out: Path) -> None:
-    """Files in the folder ``raw`` → ``items.parquet``, ``sequences.parquet`` and ``corpus.json``."""
+    """Files in the folder ``raw`` → items, sequences, each item's category, and ``corpus.json``."""
     from recsys.datasets.amazon import read_amazon2014  # noqa: PLC0415 — polars is for this stage only
     from recsys.datasets.synthetic import write_shop  # noqa: PLC0415
 
@@ -49,6 +53,7 @@ def ingest(raw: Path, config: Config, inputs: Inputs, out: Path) -> None:
         CONSOLE.print(f"  {corpus.skipped_lines} malformed lines were left out", style="yellow")
     corpus.items.write_parquet(out / "items.parquet")
     write_sequences(sequences_of(corpus), out / "sequences.parquet")
+    (out / "categories.json").write_text(json.dumps(corpus.top_categories()) + "\n")
     catalogue = hashlib.sha256("\n".join(corpus.items["item_id"]).encode()).hexdigest()
     about = {
         **corpus.statistics(),
@@ -71,21 +76,46 @@ def embed(config: Config, inputs: Inputs, out: Path) -> None:
 
 
 def tokenize(config: Config, inputs: Inputs, out: Path) -> None:
-    """``embeddings.npy`` → the fitted tokenizer, the catalogue's semantic IDs and their quality."""
+    """``embeddings.npy`` → the fitted tokenizer, the catalogue's semantic IDs and their quality.
+
+    ``quality.json`` also holds the seconds of fitting and of encoding the catalogue, by the clock on the
+    wall and of this process on all its cores.
+    """
     embeddings = np.load(inputs["embeddings"] / "embeddings.npy", allow_pickle=False)
     tokenizer = create(config["class"], **config["params"])
     curves = Curves(out / "curves.jsonl", getattr(tokenizer, "steps", None))
-    tokenizer.fit(torch.from_numpy(embeddings), seed=config["seed"], on_step=curves)
-    codes = tokenizer.encode(torch.from_numpy(embeddings))
+    figures: dict[str, float] = {}
+    with _timed("fit", figures):
+        tokenizer.fit(torch.from_numpy(embeddings), seed=config["seed"], on_step=curves)
+    with _timed("encode", figures):
+        codes = tokenizer.encode(torch.from_numpy(embeddings))
     ids = SemanticIds(codes.cpu().numpy(), tokenizer.codebook_sizes)
+    if config["collisions"] == "sinkhorn":
+
+        def distances(items: Ints) -> Doubles:
+            return tokenizer.last_level_distances(torch.from_numpy(embeddings[items])).cpu().numpy()
+
+        ids = sinkhorn(ids, distances)
     try:
-        reconstructed = tokenizer.decode(codes).cpu().numpy()
+        reconstructed = tokenizer.decode(torch.from_numpy(ids.codes)).cpu().numpy()
     except NotImplementedError:
         reconstructed = None
     tokenizer.save(out / "tokenizer")
-    ids.save(out)
-    figures = quality(ids, embeddings, reconstructed).as_metrics()
-    (out / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
+    _write_ids(ids, config, inputs, out, figures=figures, embeddings=embeddings, reconstructed=reconstructed)
+
+
+def import_codes(file: Path, config: Config, inputs: Inputs, out: Path) -> None:
+    """A file of codes → all that :func:`tokenize` gives, but for the tokenizer and its seconds."""
+    import polars as pl  # noqa: PLC0415
+
+    from recsys.codes import read_codes  # noqa: PLC0415
+
+    items = pl.read_parquet(inputs["corpus"] / "items.parquet", columns=["item_id"])
+    how = {name: config[name] for name in ("key", "column", "levels", "codebook_size")}
+    ids = read_codes(file, item_ids=items["item_id"].to_list(), **how)
+    (out / "curves.jsonl").touch()
+    unknown = np.empty((ids.num_items, 0), dtype=np.float32)
+    _write_ids(ids, config, inputs, out, figures={}, embeddings=unknown)
 
 
 def fit(config: Config, inputs: Inputs, out: Path) -> None:
@@ -124,6 +154,33 @@ def score(config: Config, inputs: Inputs, out: Path) -> None:
 def report(config: Config, inputs: Inputs, out: Path) -> None:
     """All cells' folders → ``report.html``."""
     (out / "report.html").write_text(html_report(read_results(config, inputs)))
+
+
+def _write_ids(
+    ids: SemanticIds,
+    config: Config,
+    inputs: Inputs,
+    out: Path,
+    *,
+    figures: Mapping[str, float],
+    embeddings: Floats,
+    reconstructed: Floats | None = None,
+) -> None:
+    """Semantic IDs, with the digit if that is asked for, and the quality they have without it."""
+    names, categories = read_categories(inputs["corpus"])
+    measured = {**figures, **quality(ids, embeddings, reconstructed, categories).as_metrics()}
+    (out / "quality.json").write_text(json.dumps(measured, indent=2) + "\n")
+    CodeCategories.of(ids.codes[:, 0], categories, names).write(out / "code_categories.json")
+    (with_digit(ids) if config["collisions"] == "digit" else ids).save(out)
+
+
+@contextmanager
+def _timed(what: str, figures: dict[str, float]) -> Iterator[None]:
+    """Put the seconds that the block takes into ``figures``."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    figures[f"{what}_seconds"] = time.perf_counter() - wall
+    figures[f"{what}_cpu_seconds"] = time.process_time() - cpu
 
 
 class Curves:

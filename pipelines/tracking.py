@@ -18,7 +18,8 @@ from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, Metric, Param, Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from pipelines.report import chart, html_report, verdicts
+from pipelines.pictures import score_chart
+from pipelines.report import html_report, verdicts
 from pipelines.results import Cell, Dataset, Results
 from recsys.evaluation.scores import QueryScores
 
@@ -121,7 +122,8 @@ class Tracker:
         Raises:
             ValueError: a curve is named like a score or a quality.
         """
-        final = {**cell.scores.mean(), **cell.quality, "seconds": cell.seconds}
+        scores = cell.scores.mean() if cell.scores else {}
+        final = {**scores, **cell.quality, "seconds": cell.seconds}
         if clash := sorted(final.keys() & cell.curves.keys()):
             raise ValueError(f"curves and final metrics must be named differently: {', '.join(clash)}")
         tags = {KIND_TAG: "cell", DIGEST_TAG: cell.digest, PARENT_TAG: self.run_id}
@@ -140,24 +142,27 @@ class Tracker:
         metrics = [Metric(key, value, now, step) for key, curve in points.items() for step, value in curve]
         for batch in _batches(metrics, _METRICS_PER_BATCH):
             self.client.log_batch(run_id, metrics=batch)
-        with tempfile.TemporaryDirectory() as folder:
-            cell.scores.write(Path(folder, SCORES_FILE))
-            self.client.log_artifact(run_id, str(Path(folder, SCORES_FILE)))
+        if cell.scores:
+            with tempfile.TemporaryDirectory() as folder:
+                cell.scores.write(Path(folder, SCORES_FILE))
+                self.client.log_artifact(run_id, str(Path(folder, SCORES_FILE)))
         self.client.set_terminated(run_id)
         return run_id
 
     def close(self, results: Results) -> None:
         """Keep the benchmark's tables, chart, page and verdicts in its run, and end it."""
-        self._log_table(results.score_records(), "results.json")
-        self._log_table(results.significance_records(), "significance.json")
-        self.client.log_figure(
-            self.run_id, chart(results), "scores.html", save_kwargs={"include_plotlyjs": True}
-        )
+        self._log_table(results.tokenizer_records(), "tokenizers.json")
+        if results.rows:
+            self._log_table(results.score_records(), "results.json")
+            self._log_table(results.significance_records(), "significance.json")
+            self.client.log_figure(
+                self.run_id, score_chart(results), "scores.html", save_kwargs={"include_plotlyjs": True}
+            )
+            self.client.set_tag(self.run_id, "gritrec.metric", results.metric)
+            self.client.set_tag(self.run_id, "gritrec.reference", results.reference)
         self.client.log_text(self.run_id, html_report(results), "report.html")
         # MLflow shows this tag as the run's description.
         self.client.set_tag(self.run_id, "mlflow.note.content", "\n\n".join(verdicts(results)))
-        self.client.set_tag(self.run_id, "gritrec.metric", results.metric)
-        self.client.set_tag(self.run_id, "gritrec.reference", results.reference)
         self.client.set_terminated(self.run_id)
 
     def fail(self) -> None:

@@ -3,3 +3,5 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+collect_ignore = ["plugin"]  # a package of its own, which test_plugin.py installs and tests

@@ -42,10 +42,13 @@ def test_the_library_example_prints_what_it_says(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.strip() == re.search(r"# (torch.Size.*)", code).group(1)
 
 
-def test_the_recipe_table_is_the_code_s() -> None:
+def recipe_table() -> str:
     rows = [f"| `{name}` | {recipe.summary} | {recipe.source} |" for name, recipe in RECIPES.items()]
-    expected = "\n".join(["| name | what it is | source |", "|---|---|---|", *rows]) + "\n"
-    assert between("recipes") == expected, f"put this into README.md:\n{expected}"
+    return "\n".join(["| name | what it is | source |", "|---|---|---|", *rows]) + "\n"
+
+
+def test_the_recipe_table_is_the_code_s() -> None:
+    assert between("recipes") == recipe_table(), "make readme writes it anew"
 
 
 def test_the_demo_table_names_every_method_of_the_demo() -> None:
@@ -55,6 +58,15 @@ def test_the_demo_table_names_every_method_of_the_demo() -> None:
         assert entry in shown
 
 
+def test_the_comparison_of_tokenizers_has_every_recipe() -> None:
+    compared = yaml.safe_load((ROOT / "pipelines/experiments/beauty-tokenizers.yaml").read_text())
+    assert compared["tokenizers"] == list(RECIPES)
+
+
 def test_every_file_and_folder_that_the_readme_links_to_is_there() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+if __name__ == "__main__":
+    (ROOT / "README.md").write_text(README.replace(between("recipes"), recipe_table()))

@@ -66,6 +66,11 @@ class Corpus:
             "mean_length": len(self.interactions) / max(1, users),
         }
 
+    def top_categories(self) -> list[str | None]:
+        """Each item's second category: that below the root of its first path; None if it has fewer."""
+        names = self.items["categories"].list.get(1, null_on_oob=True).to_list()
+        return [name or None for name in names]
+
 
 def first_interactions(events: pl.DataFrame, k: int) -> pl.DataFrame:
     """Raw events → the interactions of a :class:`Corpus`: each user's first with an item, k-core, sorted.

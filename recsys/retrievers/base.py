@@ -90,8 +90,8 @@ class Retriever(Persistent, ABC):
         return float(per_query_scores(self.rank(some, 10), some, [10])["ndcg_at_10"].mean())
 
     def facts(self) -> dict[str, Any]:
-        """The codebook sizes of the catalogue's IDs."""
-        return {"codebook_sizes": list(self.ids.codebook_sizes)}
+        """The codebook sizes of the catalogue's IDs, and which of its items came together."""
+        return {"codebook_sizes": list(self.ids.codebook_sizes), "generations": list(self.ids.generations)}
 
     def state(self) -> dict[str, Tensor]:
         """The catalogue's codes, and every attribute that is a tensor."""
@@ -99,7 +99,9 @@ class Retriever(Persistent, ABC):
 
     def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` and :meth:`facts` gave."""
-        self.ids = SemanticIds(state["ids.codes"].numpy(), tuple(facts["codebook_sizes"]))
+        self.ids = SemanticIds(
+            state["ids.codes"].numpy(), tuple(facts["codebook_sizes"]), tuple(facts["generations"])
+        )
         super().restore({k: v for k, v in state.items() if k != "ids.codes"}, facts)
 
 

@@ -21,7 +21,7 @@ TINY = """
 name: tiny
 data: {reader: shop, users: 150, items: 120}
 text: {dimensions: 16}
-semantic_ids: {levels: 2, codebook_size: 8, latent: 8, steps: 20, batch_size: 64}
+semantic_ids: {levels: 2, codebook_size: 8, steps: 20, batch_size: 64}
 tokenizers: [rq-vae, rq-kmeans]
 retrievers:
   - kind: dual-encoder

@@ -60,6 +60,11 @@ def test_settings_override_the_file(
     assert read(load_config(tiny, [setting]))
 
 
+def test_tokenizers_alone_need_no_reference(tiny: Path) -> None:
+    config = load_config(tiny, ["retrievers=[]", "evaluation.reference=lsh"])
+    assert config.retrievers == ()
+
+
 def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
     assert load_config(tiny, ["data.users=70", "data.users=80"]).data.model_dump()["users"] == 80
 
@@ -143,7 +148,7 @@ def test_everything_that_is_wrong_is_said_at_once(tiny: Path) -> None:
 
 
 def test_a_tokenizer_may_be_compared_with_itself_under_another_name(tiny: Path) -> None:
-    other = "{recipe: rq-vae, name: wide, params: {latent: 32}}"
+    other = "{recipe: rq-vae, name: wide, params: {hidden: [32]}}"
     config = load_config(tiny, [f"tokenizers=[rq-vae, {other}]", "evaluation.reference=wide"])
     assert [tokenizer.name for tokenizer in config.tokenizers] == ["rq-vae", "wide"]
 

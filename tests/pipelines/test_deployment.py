@@ -127,7 +127,7 @@ def test_each_step_is_a_task_after_those_that_it_reads(
     }
     assert arrows["ingest tiny"] == set()
     assert arrows["embed tiny lsa"] == {"ingest tiny"}
-    assert arrows["tokenize rq-vae seed 0"] == {"embed tiny lsa"}
+    assert arrows["tokenize rq-vae seed 0"] == {"ingest tiny", "embed tiny lsa"}
     assert arrows["fit dual-encoder rq-vae seed 0"] == {"ingest tiny", "tokenize rq-vae seed 0"}
     assert arrows["score dual-encoder rq-vae seed 0"] == {"ingest tiny", "fit dual-encoder rq-vae seed 0"}
     assert arrows["fit popularity"] == {"ingest tiny"}

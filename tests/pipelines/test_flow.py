@@ -164,6 +164,34 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(
     assert not list(workspace.rglob("*.partial-*"))
 
 
+def test_tokenizers_alone_are_compared_where_there_are_no_retrievers(
+    finished: Path, tiny: Path, gritrec: Gritrec
+) -> None:
+    before = files(finished)
+    settings = [f"workspace={finished}", "name=tokenizers", "retrievers=[]"]
+    command = ["run", tiny, *(part for setting in settings for part in ("--set", setting))]
+    done = gritrec(*command)
+    made = {path.relative_to(finished).parts[1] for path in files(finished).keys() - before.keys()}
+    assert made == {"report"}  # the semantic IDs are those of the benchmark with retrievers
+    assert all(header in done.stdout for header in ("dead codes", "purity", "fit seconds"))
+    rows = [line for line in done.stdout.splitlines() if line.startswith("rq-")]
+    assert [row.split()[0] for row in rows] == ["rq-vae", "rq-kmeans"]
+
+    (parent,), children = runs(finished, "tokenizers")
+    assert parent.info.status == "FINISHED"
+    assert sorted(run.info.run_name for run in children) == ["rq-kmeans · – · seed 0", "rq-vae · – · seed 0"]
+    for run in children:
+        assert run.info.status == "FINISHED"
+        assert 0 < run.data.metrics["purity_1"] <= 1
+        assert run.data.metrics["fit_seconds"] > 0
+        assert run.data.metrics["encode_cpu_seconds"] > 0
+        assert "ndcg_at_10" not in run.data.metrics
+
+    again = gritrec(*command).stdout
+    assert "Nothing to do: all 4 steps of tokenizers were done before." in again
+    assert [line for line in again.splitlines() if line.startswith("rq-")] == rows
+
+
 def children_of(process: int) -> list[int]:
     listed = subprocess.check_output(["ps", "-A", "-o", "pid=,ppid="], text=True)
     pairs = [line.split() for line in listed.splitlines()]

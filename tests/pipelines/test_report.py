@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipelines.report import chart, console_report, decimal, html_report, metric_label, table, verdicts
-from pipelines.results import NO_TOKENIZER, Dataset, Results, Row
+from pipelines.categories import CodeCategories
+from pipelines.pictures import category_maps, score_chart, usage_curves
+from pipelines.report import console_report, html_report, table, tokenizer_table, verdicts
+from pipelines.results import NO_TOKENIZER, Dataset, Results, Row, TokenizerRow
+from pipelines.wording import decimal, mean_and_spread, metric_label
 from recsys.evaluation.significance import Comparison
 
 
@@ -45,9 +49,28 @@ def row(
     )
 
 
-def results(*rows: Row) -> Results:
+def results(*rows: Row, tokenizers: Sequence[TokenizerRow] = ()) -> Results:
     data = Dataset("made-up-shop", "da7a", "data/raw", {"users": 22363, "items": 12101})
-    return Results("shops", data, "items already seen left out", "ndcg_at_10", "rq-vae", rows)
+    return Results("shops", data, "items already seen left out", "ndcg_at_10", "rq-vae", rows, tokenizers)
+
+
+GRIT = TokenizerRow(
+    "grit-vq",
+    3,
+    {"collision_rate": 0.0123, "gini": 0.4, "dead_codes": 2.0, "purity_1": 0.75, "purity_2": 0.8},
+    {"collision_rate": 0.001, "gini": 0.05, "dead_codes": 1.5, "purity_1": 0.01, "purity_2": 0.01},
+    {
+        "tokenize_loss": [(50, 0.5)],
+        "tokenize_utilization_1": [(50, 0.25), (100, 1.0)],
+        "tokenize_dead_codes_1": [(50, 3.0), (100, 0.0)],
+        "tokenize_utilization_2": [(50, 0.5), (100, 0.5)],
+        "tokenize_dead_codes_2": [(50, 2.0), (100, 2.0)],
+    },
+    CodeCategories(["Tea", "Cake"], [5, 0, 2, 7], [[1, 3], [4, 0], [3, 1], [0, 2]]),
+)
+LSH = TokenizerRow("lsh", 1, {"collision_rate": 0.5}, {}, {}, CodeCategories(["Tea", "Cake"], [1], [[1, 1]]))
+ATOMIC = TokenizerRow("dense-id", 1, {"collision_rate": 0.0}, {}, {}, CodeCategories(["Tea", "Cake"], [], []))
+TOKENIZERS_ALONE = results(tokenizers=[GRIT, LSH, ATOMIC])
 
 
 MIXED = results(
@@ -57,11 +80,12 @@ MIXED = results(
         against=0.0291,
         p=0.016,
         to_next=True,
-        quality={"collision_rate": 0.0123, "gini": 0.4},
+        quality={"collision_rate": 0.0123},
     ),
     row("rq-vae", 0.0291, quality={"collision_rate": 0.5}),
     row("a-tokenizer-with-a-rather-long-name", 0.0201, against=0.0291, p=0.0001),
     row(NO_TOKENIZER, 0.0055, retriever="popularity"),
+    tokenizers=[GRIT, LSH],
 )
 
 
@@ -78,6 +102,11 @@ MIXED = results(
 )
 def test_numbers_are_printed_as_papers_do(value: float, places: int, sign: bool, text: str) -> None:
     assert decimal(value, places, sign=sign) == text
+
+
+def test_means_stand_with_their_spread_if_there_is_one() -> None:
+    assert mean_and_spread(0.448, 0.0031, 3) == ".448 ±.003"
+    assert mean_and_spread(12.96, None, 1) == "13.0"
 
 
 def test_metrics_are_named_as_papers_do() -> None:
@@ -146,7 +175,7 @@ def test_the_table_prints_losses_as_they_are_and_gaps_as_dashes() -> None:
 
 
 def test_the_chart_shows_every_score_and_difference_with_its_interval() -> None:
-    figure = chart(MIXED)
+    figure = score_chart(MIXED)
     scores, *bars, differences = figure.data
     shown = {(r, t): x for bar in bars for r, t, x in zip(*bar.y, bar.x, strict=True)}
     assert shown == {(row.retriever, row.tokenizer): row.means["ndcg_at_10"] for row in MIXED.rows}
@@ -159,7 +188,52 @@ def test_the_chart_shows_every_score_and_difference_with_its_interval() -> None:
 
 
 def test_a_chart_without_comparisons_can_be_drawn() -> None:
-    assert len(chart(results(row("rq-vae", 0.03))).data) == 3
+    assert len(score_chart(results(row("rq-vae", 0.03))).data) == 3
+
+
+def test_the_table_of_tokenizers_has_the_figures_that_there_are() -> None:
+    assert tokenizer_table([GRIT, LSH]) == [
+        {
+            "tokenizer": "grit-vq",
+            "seeds": "3",
+            "dead codes": "2.0 ±1.5",
+            "Gini": ".400 ±.050",
+            "collisions": ".012 ±.001",
+            "purity": ".750 ±.010",
+        },
+        {
+            "tokenizer": "lsh",
+            "seeds": "1",
+            "dead codes": "–",
+            "Gini": "–",
+            "collisions": ".500",
+            "purity": "–",
+        },
+    ]
+
+
+def test_category_maps_sort_codes_by_their_commonest_category_and_purity() -> None:
+    grit, lsh = category_maps([GRIT, LSH, ATOMIC]).data
+    assert (list(grit.x), list(grit.y)) == (["0", "2", "7", "5"], ["Tea", "Cake"])
+    assert np.array(grit.z).tolist() == [[100, 75, 0, 25], [0, 25, 100, 75]]  # per cent of a code's items
+    assert np.array(lsh.z).tolist() == [[50], [50]]
+
+
+def test_usage_curves_have_a_panel_for_each_level() -> None:
+    curves = usage_curves([LSH, GRIT]).data
+    found = {(c.xaxis, c.yaxis): (list(c.x), list(c.y)) for c in curves}
+    assert found == {
+        ("x", "y"): ([50, 100], [0.25, 1.0]),
+        ("x2", "y2"): ([50, 100], [0.5, 0.5]),
+        ("x3", "y3"): ([50, 100], [3.0, 0.0]),
+        ("x4", "y4"): ([50, 100], [2.0, 2.0]),
+    }
+    assert [c.name for c in curves if c.showlegend] == ["grit-vq"]
+
+
+def test_there_are_no_pictures_of_what_is_not_known() -> None:
+    assert usage_curves([LSH]) is None
+    assert category_maps([ATOMIC, replace(LSH, code_categories=None)]) is None
 
 
 class Page(HTMLParser):
@@ -205,17 +279,38 @@ def test_the_page_holds_everything_and_loads_nothing() -> None:
     assert page.rows[:5] == [scores, *([line[name] for name in scores] for line in expected)]
     compared = ["retriever", "tokenizer", *tests]
     assert page.rows[5:8] == [compared, *([expected[i][name] for name in compared] for i in (0, 2))]
-    assert page.rows[8:] == [
-        ["tokenizer", "collision rate", "gini"],
-        ["grit-vq", "0.0123", "0.4"],
-        ["rq-vae", "0.5", "–"],
-        ["a-tokenizer-with-a-rather-long-name", "–", "–"],
-    ]
+    quality = tokenizer_table([GRIT, LSH])
+    assert page.rows[8:] == [list(quality[0]), *(list(line.values()) for line in quality)]
+
+
+def test_the_page_of_tokenizers_alone_holds_their_table_and_pictures() -> None:
+    html = html_report(TOKENIZERS_ALONE)
+    page = Page(html)
+    quality = tokenizer_table(TOKENIZERS_ALONE.tokenizers)
+    assert page.rows == [list(quality[0]), *(list(line.values()) for line in quality)]
+    assert page.addresses == []
+    assert html.count("* plotly.js v") == 1
+    assert html.count('class="plotly-graph-div"') == 2
+    assert "what are the semantic IDs like?" in page.text
+    assert "Semantic IDs alone were compared, with no retriever" in page.text
+    assert "recommends best?" not in page.text
+    assert "items already seen" not in page.text
 
 
 def test_names_cannot_break_the_page() -> None:
     page = Page(html_report(results(row("<script>alert(1)</script>", 0.03))))
     assert "<script>alert(1)</script>" in [cell for line in page.rows for cell in line]
+
+
+def test_the_console_shows_tokenizers_alone_and_loses_nothing_on_a_narrow_terminal() -> None:
+    console = Console(file=StringIO(), width=80)
+    console.print(console_report(TOKENIZERS_ALONE))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
+    for name in ("grit-vq", "lsh", "dense-id", "purity", "collisions", "2.0 ±1.5", ".012 ±.001"):
+        assert name in text
+    assert "Gini" not in text  # that is for the page
 
 
 def test_the_console_loses_nothing_on_a_narrow_terminal() -> None:

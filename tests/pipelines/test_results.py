@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.results import NO_TOKENIZER, Cell, Dataset, Results, summarise
+from pipelines.categories import CodeCategories
+from pipelines.results import NO_RETRIEVER, NO_TOKENIZER, Cell, Dataset, Results, summarise
 from recsys.evaluation.scores import QueryScores
 
 DATASET = Dataset("made-up", "da7a", "data/raw", {"users": 60})
@@ -95,6 +96,42 @@ def test_rows_stand_best_first_and_floors_last() -> None:
 def test_one_seed_has_no_spread() -> None:
     results = summary([c for c in benchmark() if c.seed == 0])
     assert {r.seed_spread for r in results.rows} == {None}
+    assert all(r.spreads == {} for r in results.tokenizers)
+
+
+def test_semantic_ids_are_summarised_once_however_many_retrievers_use_them() -> None:
+    cells = benchmark()
+    three = [replace(c, seed=2, quality={"collision_rate": 5}) for c in cells if c.seed == 1]
+    results = summary([*cells, *three])
+    assert [(r.tokenizer, r.seeds) for r in results.tokenizers] == [(name, 3) for name in SHIFTS]
+    for row in results.tokenizers:  # 0, 1 and 5: mean 2, squares 4 + 1 + 9 over 3 − 1
+        assert row.means == {"collision_rate": 2}
+        assert row.spreads == {"collision_rate": pytest.approx(7**0.5)}
+
+
+def alone(tokenizer: str, seed: int, **quality: float) -> Cell:
+    """A cell of tokenizers alone, with curves and categories that tell its seed."""
+    curves = {"tokenize_loss": [(1, float(seed))]}
+    categories = CodeCategories(["Tea"], [seed], [[2]])
+    return Cell(tokenizer, NO_RETRIEVER, seed, None, quality, 1.0, "digest", curves, {}, categories)
+
+
+def test_tokenizers_can_be_compared_without_retrievers() -> None:
+    cells = [alone("lsh", 3, gini=0.2, error=1.0), alone("lsh", 4, gini=0.4), alone("rq-vae", 3, error=0.5)]
+    results = summarise("made-up", DATASET, "", cells, reference="none of them")
+    assert (results.rows, results.score_records(), results.significance_records()) == ([], [], [])
+    lsh, rq_vae = results.tokenizers
+    assert (lsh.means, lsh.spreads) == (
+        {"gini": pytest.approx(0.3)},
+        {"gini": pytest.approx(0.1 * 2**0.5)},
+    )
+    assert lsh.curves == {"tokenize_loss": [(1, 3.0)]}
+    assert lsh.code_categories == CodeCategories(["Tea"], [3], [[2]])
+    assert (rq_vae.seeds, rq_vae.means, rq_vae.spreads) == (1, {"error": 0.5}, {})
+    first, second = results.tokenizer_records()
+    assert list(first) == list(second)
+    assert (first["tokenizer"], first["seeds"], first["error"]) == ("lsh", 2, None)
+    assert (second["error"], second["error_seed_spread"]) == (0.5, None)
 
 
 def test_records_are_tidy() -> None:
@@ -120,6 +157,8 @@ def test_what_cannot_be_summarised_is_refused() -> None:
         summary([])
     with pytest.raises(ValueError, match="two results for rq-vae with tiger and seed 0"):
         summary([*cells, next(c for c in cells if (c.tokenizer, c.retriever) == ("rq-vae", "tiger"))])
+    with pytest.raises(ValueError, match="two results for lsh with – and seed 3"):
+        summary([alone("lsh", 3), alone("lsh", 3)])
     with pytest.raises(ValueError, match="no result for the reference tokenizer 'rq-vae' with tiger"):
         summary([c for c in cells if (c.tokenizer, c.retriever) != ("rq-vae", "tiger")])
     with pytest.raises(ValueError, match="different evaluation sets"):

@@ -54,6 +54,7 @@ def test_residual_kmeans_reports_the_variance_lost() -> None:
 
 def test_residual_kmeans_decodes_to_the_sum_of_centres() -> None:
     fitted = ResidualKMeans(levels=2, codebook_size=2)
+    fitted.fitted_width = 2
     fitted.codebooks = torch.tensor([[[0.0, 10.0], [100.0, 0.0]], [[1.0, 1.0], [0.0, -1.0]]])
     assert fitted.decode(torch.tensor([[1, 0], [0, 1]])).tolist() == [[101.0, 1.0], [0.0, 9.0]]
     assert fitted.encode(torch.tensor([[101.0, 1.2], [0.0, 9.0]])).tolist() == [[1, 0], [0, 1]]
@@ -69,6 +70,7 @@ def test_residual_kmeans_with_fewer_items_than_codes() -> None:
 
 def test_lsh_reads_the_sides_of_hyperplanes_as_numbers() -> None:
     lsh = RandomHyperplanes(levels=2, codebook_size=4)
+    lsh.fitted_width = 2
     lsh.normals = torch.tensor([[1.0, 0.0, -1.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
     lsh.offsets = torch.tensor([0.0, 2.0, 0.0, 0.0])
     points = torch.tensor([[1.0, 3.0], [-1.0, 0.0], [1.0, 2.0], [-1.0, 3.0]])

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_ids.ids import SemanticIds
@@ -42,12 +43,10 @@ def test_digits_count_from_zero_within_a_leaf() -> None:
     assert sorted(SHOP.collision_digits[[0, 2, 4]].tolist()) == [0, 1, 2]
 
 
-def test_full_codes_carry_the_digit_only_where_items_collide() -> None:
+def test_full_codes_carry_the_digit() -> None:
     assert SHOP.full_codes[:, :2].tolist() == SHOP.codes.tolist()
     assert SHOP.full_codes[:, 2].tolist() == SHOP.collision_digits.tolist()
-    apart = ids((1, 2), (0, 3))
-    assert apart.full_codes.tolist() == [[1, 2], [0, 3]]
-    assert apart.collision_digits.tolist() == [0, 0]
+    assert ids((1, 2), (0, 3)).full_codes.tolist() == [[1, 2, 0], [0, 3, 0]]
 
 
 @given(catalogues())
@@ -72,6 +71,67 @@ def test_digits_say_nothing_about_the_order_of_the_file() -> None:
 def test_digits_are_the_same_every_time() -> None:
     again = ids((1, 2), (0, 3), (1, 2), (1, 0), (1, 2))
     assert again.collision_digits.tolist() == SHOP.collision_digits.tolist()
+
+
+def test_digits_are_those_of_a_generator_that_numpy_keeps() -> None:
+    # What np.random.RandomState(0).permutation(4) and (1).permutation(3) have always given.
+    assert SemanticIds(np.zeros((4, 1), dtype=np.int64), (1,)).items_by_leaf.tolist() == [2, 3, 1, 0]
+    grown = SemanticIds(np.zeros((7, 1), dtype=np.int64), (1,), (4, 3))
+    assert grown.items_by_leaf.tolist() == [2, 3, 1, 0, 4, 6, 5]
+
+
+@st.composite
+def growths(draw: st.DrawFn) -> list[npt.NDArray[np.int64]]:
+    levels = draw(st.integers(1, 2))
+    code = st.tuples(*[st.integers(0, 2)] * levels)
+    first = draw(st.lists(code, min_size=1, max_size=15))
+    more = draw(st.lists(st.lists(code, max_size=8), max_size=5))
+    return [np.array(part, dtype=np.int64).reshape(-1, levels) for part in (first, *more)]
+
+
+@given(growths())
+@settings(deadline=None)
+def test_growing_changes_no_row_code_or_digit(parts: list[npt.NDArray[np.int64]]) -> None:
+    catalogue = SemanticIds(parts[0], (3,) * parts[0].shape[1])
+    for part in parts[1:]:
+        grown = catalogue.extended(part)
+        before = catalogue.num_items
+        assert grown.codes.tolist() == catalogue.codes.tolist() + part.tolist()
+        assert grown.full_codes[:before].tolist() == catalogue.full_codes.tolist()
+        assert len(np.unique(grown.full_codes, axis=0)) == grown.num_items
+        for leaf in catalogue.leaves:
+            items = catalogue.items_of(tuple(leaf))
+            assert grown.items_of(tuple(leaf))[: len(items)] == items
+        catalogue = grown
+    assert catalogue.generations == tuple(len(part) for part in parts)
+
+
+def test_new_items_stand_in_no_order_of_age_among_themselves() -> None:
+    crowded = np.zeros((1000, 1), dtype=np.int64)
+    digits = SemanticIds(crowded, (1,)).extended(crowded).collision_digits[1000:]
+    assert sorted(digits) == list(range(1000, 2000))
+    assert abs(np.corrcoef(digits, np.arange(1000))[0, 1]) < 0.12  # 3.8 standard errors
+    again = SemanticIds(crowded, (1,)).extended(crowded).collision_digits
+    assert (again[:1000] != again[1000:] - 1000).any()  # generations are shuffled apart from each other
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ([[0, 1, 2]], "new codes of shape (1, 3) do not have 2 levels"),
+        ([0, 1], "new codes of shape (2,) do not have 2 levels"),
+        ([[0, 4]], "level 2 holds codes 0 … 4, outside 0 … 3"),
+    ],
+)
+def test_new_codes_that_do_not_fit_are_refused(codes: object, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SHOP.extended(np.array(codes))
+
+
+@pytest.mark.parametrize("generations", [(4,), (3, 3), (6, -1)])
+def test_generations_must_be_those_of_the_items(generations: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="are not those of 5 items"):
+        SemanticIds(SHOP.codes, SHOP.codebook_sizes, generations)
 
 
 def test_items_of_a_code() -> None:
@@ -127,6 +187,24 @@ def test_saved_ids_are_the_same(tmp_path: Path) -> None:
     assert loaded.codebook_sizes == SHOP.codebook_sizes
     assert loaded.codes.dtype == np.int64
     np.testing.assert_array_equal(loaded.full_codes, SHOP.full_codes)
+
+
+def test_a_grown_catalogue_is_saved_with_its_digits(tmp_path: Path) -> None:
+    grown = SHOP.extended(np.array([[1, 2], [0, 3], [1, 2]]))
+    grown.save(tmp_path)
+    grown.extended(np.array([[1, 2]])).save(tmp_path)  # over what is there
+    loaded = SemanticIds.load(tmp_path)
+    assert loaded.generations == (5, 3, 1)
+    assert loaded.full_codes[:8].tolist() == grown.full_codes.tolist()
+    assert {path.name for path in tmp_path.iterdir()} == {"semantic_ids.safetensors", "semantic_ids.json"}
+
+
+def test_ids_saved_before_there_were_generations_are_one(tmp_path: Path) -> None:
+    SHOP.save(tmp_path)
+    (tmp_path / "semantic_ids.json").write_text('{"codebook_sizes": [4, 4]}')
+    loaded = SemanticIds.load(tmp_path)
+    assert loaded.generations == (5,)
+    assert loaded.full_codes.tolist() == SHOP.full_codes.tolist()
 
 
 def test_ids_that_are_a_view_are_saved_in_their_own_order(tmp_path: Path) -> None:

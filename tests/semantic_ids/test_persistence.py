@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -25,7 +27,6 @@ class Plan:
 class Model(Persistent):
     def __init__(self, plan: Plan, name: str = "x") -> None:
         self.plan, self.name = plan, name
-        self.not_learned = "left out"
 
 
 class Network(Persistent):
@@ -33,9 +34,6 @@ class Network(Persistent):
 
     def __init__(self, width: int = 2) -> None:
         self.width = width
-
-    def facts(self) -> dict[str, Any]:
-        return {"outputs": self.outputs}
 
     def build(self, facts: Mapping[str, Any]) -> None:
         self.outputs = facts["outputs"]
@@ -76,6 +74,55 @@ def test_state_is_every_tensor() -> None:
     assert list(model.state()) == ["weight"]
 
 
+def test_what_was_learned_and_is_no_tensor_is_kept_as_json(tmp_path: Path) -> None:
+    model = Model(Plan(), name="y")
+    model.seen = {"texts": ["a", "b"], "longest": 1.5, "none": None}
+    model.count = 3
+    model._scratch = object()
+    assert model.facts() == {"seen": {"texts": ["a", "b"], "longest": 1.5, "none": None}, "count": 3}
+    model.save(tmp_path)
+    about = json.loads((tmp_path / "model.json").read_text())
+    loaded = Model(Plan())
+    loaded.restore({}, about["facts"])
+    assert (loaded.seen, loaded.count) == (model.seen, 3)
+    assert not hasattr(loaded, "_scratch")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.arange(3), np.int64(3), (1, 2), {1: "a"}, {1, 2}, Plan(), [torch.ones(1)], float("nan"), len],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_would_be_lost_is_refused_before_anything_is_written(value: object, tmp_path: Path) -> None:
+    model = Model(Plan())
+    model.weight, model.learned = torch.ones(1), value
+    message = (
+        f"Model.learned, a {type(value).__name__}, would not survive saving: make it a tensor, a module or"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_argument_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Model\.name, a set, would not survive"):
+        Model(Plan(), name={"x"}).save(tmp_path)  # type: ignore[arg-type]
+
+
+def test_an_argument_that_is_not_kept_is_named() -> None:
+    class Forgetful(Persistent):
+        def __init__(self, levels: int = 2) -> None:
+            pass
+
+    with pytest.raises(ValueError, match=r"Forgetful does not keep its argument 'levels': set self\.levels"):
+        Forgetful().params()
+
+
+def test_weights_without_their_module_are_named() -> None:
+    with pytest.raises(ValueError, match=r"Model has no module for the weights net\.weight: write build\(\)"):
+        Model(Plan()).restore({"net.weight": torch.ones(1)}, {})
+
+
 def test_the_files_say_what_they_are(tmp_path: Path) -> None:
     lsh = RandomHyperplanes(levels=2, codebook_size=4).fit(torch.eye(3))
     lsh.save(tmp_path / "new" / "folder")
@@ -86,7 +133,7 @@ def test_the_files_say_what_they_are(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "new" / "folder" / "model.json").read_text()) == {
         "class": "semantic_ids.fitted:RandomHyperplanes",
         "params": {"levels": 2, "codebook_size": 4},
-        "facts": {"codebook_sizes": [4, 4]},
+        "facts": {"codebook_sizes": [4, 4], "fitted_width": 3},
     }
 
 
@@ -96,7 +143,7 @@ def test_what_was_saved_is_what_is_loaded(tmp_path: Path) -> None:
     for loaded in (RandomHyperplanes.load(tmp_path), Tokenizer.load(tmp_path), Persistent.load(tmp_path)):
         assert type(loaded) is RandomHyperplanes
         assert loaded.params() == lsh.params()
-        assert loaded.codebook_sizes == (4, 4)
+        assert (loaded.codebook_sizes, loaded.fitted_width) == ((4, 4), 3)
         assert torch.equal(loaded.normals, lsh.normals)
         assert torch.equal(loaded.offsets, lsh.offsets)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from semantic_ids.autoencoder import ResidualAutoencoder
-from semantic_ids.choices import build, check_arguments, nearest_name
-from semantic_ids.fitted import RandomHyperplanes
+from semantic_ids.autoencoder import Autoencoder
+from semantic_ids.fitted import DenseIds, RandomHyperplanes
+from semantic_ids.recipes import RECIPES
 from semantic_ids.registry import create, recipe, recipes
 
 PLUG_IN = '''
@@ -57,27 +57,39 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_recipe_is_a_class_with_choices() -> None:
     tokenizer = create("grit-vq")
-    assert type(tokenizer) is ResidualAutoencoder
-    assert tokenizer.surrogate == {"name": "grit", "radius": {"name": "power", "alpha": 0.5}}
+    assert type(tokenizer) is Autoencoder
+    assert tokenizer.quantizer == {
+        "name": "vector",
+        "surrogate": {"name": "grit", "radius": {"name": "power", "alpha": 0.5}},
+        "transform": {"name": "low-rank", "rank": 64},
+    }
     assert tokenizer.levels == 4
 
 
 def test_parameters_override_choices() -> None:
-    tokenizer = create("grit-vq", transform="plain", levels=2, codebook_size=16)
-    assert (tokenizer.transform, tokenizer.codebook_sizes) == ("plain", (16, 16))
-    assert create("grit-vq").transform == {"name": "low-rank", "rank": 64}  # the table is unchanged
+    tokenizer = create("grit-vq", quantizer="vector", levels=2, codebook_size=16)
+    assert (tokenizer.quantizer, tokenizer.codebook_sizes) == ("vector", (16, 16))
+    assert create("grit-vq").quantizer == RECIPES["grit-vq"].choices["quantizer"]  # the table is unchanged
 
 
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
         ("grit-vw", {}, "no tokenizer is called 'grit-vw'. Did you mean 'grit-vq'?"),
-        ("xyz", {}, "no tokenizer is called 'xyz'. Known: grit-vq, rq-vae, rq-kmeans, lsh, dense-id"),
+        ("xyz", {}, f"no tokenizer is called 'xyz'. Known: {', '.join(RECIPES)}"),
         ("rq-vae", {"level": 3}, "tokenizer 'rq-vae' has no parameter 'level'. Did you mean 'levels'?"),
         ("dense-id", {"levels": 3}, "tokenizer 'dense-id' has no parameter 'levels'. Known: ."),
         ("lsh", {"codebook_size": 3}, "power of two, not 3"),
-        ("semantic_ids.nowhere:X", {}, "tokenizer 'semantic_ids.nowhere:X' cannot be imported: No module"),
-        ("semantic_ids.fitted:Lsh", {}, "tokenizer 'semantic_ids.fitted:Lsh' cannot be imported: module"),
+        (
+            "semantic_ids.nowhere:X",
+            {},
+            "'semantic_ids.nowhere:X' cannot be imported: ModuleNotFoundError: No mod",
+        ),
+        (
+            "semantic_ids.fitted:Lsh",
+            {},
+            "'semantic_ids.fitted:Lsh' cannot be imported: AttributeError: module",
+        ),
         ("semantic_ids.fitted:nearest", {}, "is not a subclass of semantic_ids.Tokenizer"),
         ("pathlib:Path", {}, "'pathlib:Path' is not a subclass of semantic_ids.Tokenizer"),
     ],
@@ -112,30 +124,44 @@ def test_a_plug_in_takes_no_built_in_name(site: Path) -> None:
     assert type(create("lsh")) is RandomHyperplanes
 
 
-def test_a_broken_plug_in_leaves_the_built_in_recipes_alone(site: Path) -> None:
-    install(site, "constant = made_up_plug_in:Constant", module="raise RuntimeError('broken')")
-    assert type(create("rq-vae")) is ResidualAutoencoder
+@pytest.mark.parametrize(
+    ("entry_point", "module", "message"),
+    [
+        (
+            "made_up_plug_in:Constant",
+            "raise RuntimeError('broken')",
+            "tokenizer 'constant' of the package made-up-plug-in cannot be imported: RuntimeError: broken",
+        ),
+        (
+            "made_up_plug_in:Constnat",
+            PLUG_IN,
+            "tokenizer 'constant' of the package made-up-plug-in cannot be imported: AttributeError: module",
+        ),
+        (
+            "made_up_plug_in:NoTokenizer",
+            PLUG_IN,
+            "'constant' of the package made-up-plug-in is not a subclass of semantic_ids.Tokenizer",
+        ),
+    ],
+)
+def test_a_plug_in_that_cannot_be_used_is_reported_and_harms_no_other(
+    entry_point: str, module: str, message: str, site: Path
+) -> None:
+    install(site, f"constant = {entry_point}\ndense = semantic_ids.fitted:DenseIds", module)
+    with pytest.warns(UserWarning, match=re.escape(message)) as warned:
+        assert list(recipes()) == [*RECIPES, "dense"]
+    assert len(warned) == 1
+    with pytest.raises(ValueError, match=re.escape(message)):
+        create("constant")
+    assert type(create("dense")) is DenseIds
+    assert type(create("rq-vae")) is RECIPES["rq-vae"].tokenizer
+    with pytest.raises(ValueError, match=r"called 'konstant'. Did you mean 'constant'\?"):
+        create("konstant")
 
 
-def test_nearest_name() -> None:
-    assert nearest_name("levls", ["levels", "latent"]) == "Did you mean 'levels'?"
-    assert nearest_name("zzz", ["levels", "latent"]) == "Known: levels, latent."
-
-
-def test_choices_are_names_or_mappings() -> None:
-    table = {"pair": lambda left=1, *, right=2, context=0: (left, right, context)}
-    assert build("thing", table, "pair") == (1, 2, 0)
-    assert build("thing", table, {"name": "pair", "right": 5}, context=9) == (1, 5, 9)
-    choice = {"name": "pair", "left": 7}
-    build("thing", table, choice)
-    assert choice == {"name": "pair", "left": 7}
-    with pytest.raises(ValueError, match=r"no thing is called 'par'. Did you mean 'pair'\?"):
-        build("thing", table, {"name": "par"})
-    with pytest.raises(ValueError, match=r"thing 'pair' has no parameter 'rihgt'. Did you mean 'right'\?"):
-        build("thing", table, {"name": "pair", "rihgt": 5})
-
-
-def test_the_first_unknown_argument_is_named() -> None:
-    check_arguments("it", create, {"name": 1})
-    with pytest.raises(ValueError, match="it has no parameter 'b'"):
-        check_arguments("it", recipe, {"name": 1, "b": 2, "c": 3})
+def test_a_module_that_fails_while_it_is_imported_is_one_message(site: Path) -> None:
+    (site / "made_up_plug_in.py").write_text("1 / 0")
+    with pytest.raises(
+        ValueError, match="'made_up_plug_in:X' cannot be imported: ZeroDivisionError: division"
+    ):
+        create("made_up_plug_in:X")

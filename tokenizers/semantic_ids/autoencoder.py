@@ -1,8 +1,8 @@
-"""Learned tokenizers: an MLP autoencoder around a residual quantizer (RQ-VAE, residual GRIT-VQ)."""
+"""Learned tokenizers: an MLP autoencoder around a quantizer (RQ-VAE, residual GRIT-VQ and the others)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -10,18 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semantic_ids.choices import Choice
+from semantic_ids.choices import Choice, build, check_arguments
 from semantic_ids.nearest import in_equal_batches
-from semantic_ids.quality import perplexity
+from semantic_ids.quantizer import Quantizer
 from semantic_ids.randomness import default_device, seeded, shuffled_batches
-from semantic_ids.residual import ResidualQuantizer
-from semantic_ids.tokenizer import OnStep, Tokenizer, check_embeddings, check_sizes
+from semantic_ids.safeguard import Safeguards
+from semantic_ids.scalar import SCALAR_QUANTIZERS
+from semantic_ids.tokenizer import OnStep, Tokenizer, check_sizes
+from semantic_ids.vector import VectorQuantizer
 
+QUANTIZERS: dict[str, Callable[..., Quantizer]] = {"vector": VectorQuantizer, **SCALAR_QUANTIZERS}
 _SEEDING_ROWS = 1 << 15
 _REPORT_EVERY = 50
+_WINDOW = 100
 
 
-def mlp(widths: list[int]) -> nn.Sequential:
+def mlp(widths: Sequence[int]) -> nn.Sequential:
     """Linear layers with ReLU between them: ``widths[0] → … → widths[-1]``."""
     layers: list[nn.Module] = []
     for wide, narrow in pairwise(widths):
@@ -29,31 +33,29 @@ def mlp(widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-class ResidualAutoencoder(Tokenizer):
-    """Encoder → residual quantizer → decoder, trained to reconstruct the embeddings.
+class Autoencoder(Tokenizer):
+    """Encoder → quantizer → decoder, trained to reconstruct the embeddings.
 
     TIGER's RQ-VAE (arXiv 2305.05065, §3.1) and, with GRIT's surrogate and transform, residual
     GRIT-VQ. Embeddings are centred and scaled to unit mean square first, so that one learning rate
     and one loss balance fit every text encoder; all losses are means over batch and features.
 
-    Training has three parts: ``warmup`` of the steps without quantization, then k-means of the
-    latents seeds the codebooks, then everything is trained together while codes that go unused
-    are placed anew every ``reset_every`` steps (none in the last fifth, so that all can settle).
+    Training has three parts: ``warmup`` of the steps without quantization, then the latents seed
+    the codebooks, then everything is trained together while codes that go unused are placed anew
+    every ``reset_every`` steps (none in the last fifth, so that all can settle).
 
     Args:
         levels: L.
         codebook_size: K of every level.
-        latent: width of the latents.
         hidden: widths of the encoder's hidden layers; the decoder mirrors them.
-        surrogate: how gradients pass the quantizer, a choice of ``SURROGATES``.
-        transform: how codewords share parameters, a choice of ``TRANSFORMS``.
-        learning: how codewords and latents meet, a choice of ``LEARNINGS``.
-        frozen: keep the seeded table and learn the transform only (GRIT-VQ's protocol A).
+        quantizer: a choice of :data:`QUANTIZERS`; its arguments are those of
+            :class:`~semantic_ids.vector.VectorQuantizer`, or of the scalar quantizer named.
         steps: optimizer steps, warm-up included.
         batch_size: items a step.
         learning_rate: Adam's, with cosine decay.
         warmup: share of the steps before quantization starts.
         reset_every: steps between replacements of dead codes; 0 for never.
+        safeguards: fields of :class:`~semantic_ids.safeguard.Safeguards`.
     """
 
     def __init__(
@@ -61,41 +63,40 @@ class ResidualAutoencoder(Tokenizer):
         *,
         levels: int = 4,
         codebook_size: int = 256,
-        latent: int = 32,
         hidden: tuple[int, ...] = (512, 256, 128),
-        surrogate: Choice = "straight-through",
-        transform: Choice = "plain",
-        learning: Choice = "gradient",
-        frozen: bool = False,
+        quantizer: Choice = "vector",
         steps: int = 2000,
         batch_size: int = 1024,
         learning_rate: float = 1e-3,
         warmup: float = 0.1,
         reset_every: int = 100,
+        safeguards: Mapping[str, float] | None = None,
     ) -> None:
         check_sizes(levels, codebook_size)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup is a share of the steps in [0, 1), not {warmup}")
-        self.levels, self.codebook_size, self.latent = levels, codebook_size, latent
-        self.hidden = list(hidden)
-        self.surrogate, self.transform, self.learning = surrogate, transform, learning
-        self.frozen, self.steps, self.batch_size = frozen, steps, batch_size
-        self.learning_rate, self.warmup, self.reset_every = learning_rate, warmup, reset_every
+        self.levels, self.codebook_size = levels, codebook_size
+        self.hidden, self.quantizer = list(hidden), quantizer
+        self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
+        self.warmup, self.reset_every = warmup, reset_every
+        self.safeguards = dict(safeguards or {})
         self.codebook_sizes = (codebook_size,) * levels
+        check_arguments("safeguards", Safeguards, self.safeguards)
+        Safeguards(**self.safeguards)
         with seeded(0):
             self._quantizer()  # a wrong choice is an error here, not after the data is read
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
         """Train; see :meth:`Tokenizer.fit <semantic_ids.tokenizer.Tokenizer.fit>`.
 
-        ``on_step`` gets ``loss``, ``reconstruction`` (share of the embeddings' variance that is
-        lost), ``replaced`` (dead codes so far) and ``perplexity_1`` … every 50 steps.
+        Every 50 steps ``on_step`` gets ``loss``, ``reconstruction`` (share of the embeddings' variance
+        that is lost), ``replaced`` (dead codes so far), ``interventions`` (of the safeguards so far)
+        and the quantizer's :meth:`~semantic_ids.quantizer.Quantizer.health`.
         """
-        embeddings = check_embeddings(embeddings, at_least=1)
         with seeded(seed):
-            self.build({"width": embeddings.shape[1]})
+            self.build({"fitted_width": embeddings.shape[1]})
             generator = torch.Generator().manual_seed(seed)
             self.mean = embeddings.mean(dim=0)
             self.scale = (embeddings - self.mean).square().mean().sqrt().clamp(min=1e-12)
@@ -107,44 +108,42 @@ class ResidualAutoencoder(Tokenizer):
 
     def encode(self, embeddings: Tensor) -> Tensor:
         """``(N, D)`` → codes ``(N, L)``; see :meth:`Tokenizer.encode`."""
-        device = default_device()
-        self.model.to(device)
-        return in_equal_batches(self._encode, check_embeddings(embeddings), device)
+        return self._batched(lambda x: self.model["quantizer"].encode(self._latents(x)), embeddings)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``(N, L)`` → embeddings ``(N, D)``."""
-        device = default_device()
-        self.model.to(device)
-        return in_equal_batches(self._decode, codes, device)
+        return self._batched(self._decode, codes)
 
-    def facts(self) -> dict[str, Any]:
-        """Codebook sizes, and the width of the embeddings."""
-        return {**super().facts(), "width": len(self.mean)}
+    def last_level_distances(self, embeddings: Tensor) -> Tensor:
+        """``(N, D)`` → ``(N, K_L)``; see :meth:`Tokenizer.last_level_distances`."""
+        return self._batched(
+            lambda x: self.model["quantizer"].last_level_distances(self._latents(x)), embeddings
+        )
 
     def build(self, facts: Mapping[str, Any]) -> None:
-        """Encoder, quantizer and decoder with fresh weights, for embeddings of ``facts["width"]``."""
-        widths = [facts["width"], *self.hidden, self.latent]
+        """Encoder, quantizer and decoder with fresh weights, for embeddings of ``facts["fitted_width"]``."""
+        quantizer = self._quantizer()
+        widths = [facts["fitted_width"], *self.hidden, quantizer.dim]
         self.model = nn.ModuleDict(
-            {"encoder": mlp(widths), "quantizer": self._quantizer(), "decoder": mlp(widths[::-1])}
+            {"encoder": mlp(widths), "quantizer": quantizer, "decoder": mlp(widths[::-1])}
         )
 
-    def _quantizer(self) -> ResidualQuantizer:
-        return ResidualQuantizer(
-            self.codebook_sizes,
-            self.latent,
-            surrogate=self.surrogate,
-            transform=self.transform,
-            learning=self.learning,
-            frozen=self.frozen,
-        )
+    def _quantizer(self) -> Quantizer:
+        return build("quantizer", QUANTIZERS, self.quantizer, codebook_sizes=self.codebook_sizes)
+
+    def _batched(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        device = default_device()
+        self.model.to(device)
+        return in_equal_batches(function, rows, device)
 
     def _train(self, x: Tensor, generator: torch.Generator, on_step: OnStep | None) -> None:
         encoder, quantizer, decoder = (self.model[part] for part in ("encoder", "quantizer", "decoder"))
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, self.steps))
+        safeguards = Safeguards(**self.safeguards)
         first_quantized = int(self.warmup * self.steps)
         last_reset = int(0.8 * self.steps)
-        replaced = 0
+        replaced = interventions = 0
         batches = shuffled_batches(len(x), self.batch_size, generator)
         self.model.train()
         for step, rows in zip(range(self.steps), batches, strict=False):
@@ -156,28 +155,33 @@ class ResidualAutoencoder(Tokenizer):
             optimizer.zero_grad(set_to_none=True)
             z = encoder(batch)
             if step < first_quantized:
-                lost = F.mse_loss(decoder(z), batch)
-                loss = lost
+                loss = F.mse_loss(decoder(z), batch)
             else:
+                quantizer.set_progress((step - first_quantized) / (self.steps - first_quantized))
                 quantized = quantizer(z)
                 lost = F.mse_loss(decoder(quantized.latents), batch)
                 loss = lost + quantized.loss
             loss.backward()
             optimizer.step()
             schedule.step()
-            age = step - first_quantized
-            if self.reset_every and age > 0 and age % self.reset_every == 0 and step <= last_reset:
-                replaced += quantizer.replace_dead_codes(z.detach(), generator)
-            if on_step and step >= first_quantized and (step + 1) % _REPORT_EVERY == 0:
-                metrics = {"loss": loss.item(), "reconstruction": lost.item(), "replaced": float(replaced)}
-                for level in range(self.levels):
-                    counts = torch.bincount(quantized.codes[:, level], minlength=self.codebook_size)
-                    metrics[f"perplexity_{level + 1}"] = perplexity(counts.cpu().numpy())
-                on_step(step + 1, metrics)
+            age = step + 1 - first_quantized
+            if age <= 0:
+                continue
+            if age % _REPORT_EVERY == 0:
+                health = quantizer.health()
+                interventions += len(safeguards.check(quantizer, health, z.detach(), generator))
+                if on_step:
+                    about = {"loss": loss.item(), "reconstruction": lost.item()}
+                    counts = {"replaced": float(replaced), "interventions": float(interventions)}
+                    on_step(step + 1, {**about, **counts, **health})
+            if age % (self.reset_every or _WINDOW) == 0:
+                if self.reset_every and step < last_reset:
+                    replaced += quantizer.replace_dead_codes(z.detach(), generator)
+                quantizer.clear_usage()
 
-    def _encode(self, embeddings: Tensor) -> Tensor:
+    def _latents(self, embeddings: Tensor) -> Tensor:
         x = (embeddings - self.mean.to(embeddings.device)) / self.scale.to(embeddings.device)
-        return self.model["quantizer"].encode(self.model["encoder"](x))
+        return self.model["encoder"](x)
 
     def _decode(self, codes: Tensor) -> Tensor:
         x = self.model["decoder"](self.model["quantizer"].decode(codes))

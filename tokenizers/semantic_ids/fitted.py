@@ -30,7 +30,7 @@ class ResidualKMeans(Tokenizer):
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
         """Fit level by level; ``on_step`` gets ``reconstruction``, the share of variance lost, a level."""
-        residual = check_embeddings(embeddings, at_least=1).to(default_device())
+        residual = embeddings.to(default_device())
         generator = torch.Generator().manual_seed(seed)
         spread = (residual - residual.mean(dim=0)).square().mean().clamp(min=1e-12)
         books = []
@@ -48,11 +48,25 @@ class ResidualKMeans(Tokenizer):
         """``(N, D)`` → codes ``(N, L)``."""
         device = default_device()
         books = list(self.codebooks.to(device))
-        return in_equal_batches(lambda rows: walk(books, rows), check_embeddings(embeddings), device)
+        return in_equal_batches(lambda rows: walk(books, rows), embeddings, device)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``(N, L)`` → the sum of their centres ``(N, D)``."""
         return add_up(list(self.codebooks), codes)
+
+    def last_level_distances(self, embeddings: Tensor) -> Tensor:
+        """``(N, D)`` → ``(N, K)`` float64: what L − 1 levels leave over, against the centres of the last."""
+        device = default_device()
+        *earlier, last = self.codebooks.to(device)
+
+        def distances(left: Tensor) -> Tensor:
+            for centres in earlier:
+                left = left - centres[nearest(left, centres)]
+            # As exact as can be: all that tells near duplicates apart is in the last digits.
+            left, to = left.cpu().double(), last.cpu().double()
+            return torch.cdist(left, to, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+        return in_equal_batches(distances, check_embeddings(embeddings, width=self.fitted_width), device)
 
 
 class RandomHyperplanes(Tokenizer):
@@ -72,10 +86,9 @@ class RandomHyperplanes(Tokenizer):
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
         """Draw the hyperplanes and move each to the median, so that it parts the items in halves."""
-        embeddings = check_embeddings(embeddings, at_least=1)
         bits = self.levels * (self.codebook_size.bit_length() - 1)
         self.normals = torch.randn(embeddings.shape[1], bits, generator=torch.Generator().manual_seed(seed))
-        self.offsets = (embeddings @ self.normals).median(dim=0).values
+        self.offsets = self._projected(embeddings).median(dim=0).values
         return self
 
     def encode(self, embeddings: Tensor) -> Tensor:
@@ -83,10 +96,14 @@ class RandomHyperplanes(Tokenizer):
         per_level = self.codebook_size.bit_length() - 1
 
         def sides(rows: Tensor) -> Tensor:
-            bits = (rows @ self.normals > self.offsets).long().view(len(rows), self.levels, per_level)
+            bits = (self._projected(rows) > self.offsets).long().view(len(rows), self.levels, per_level)
             return (bits << torch.arange(per_level)).sum(dim=2)
 
-        return in_equal_batches(sides, check_embeddings(embeddings), torch.device("cpu"))
+        return in_equal_batches(sides, embeddings, torch.device("cpu"))
+
+    def _projected(self, rows: Tensor) -> Tensor:
+        """Summed in float64: the medians are items, which rounding must not move across them."""
+        return (rows.double() @ self.normals.double()).float()
 
 
 class DenseIds(Tokenizer):
@@ -99,13 +116,12 @@ class DenseIds(Tokenizer):
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
         """Number the distinct embeddings; nothing is random."""
-        self.rows = torch.unique(check_embeddings(embeddings, at_least=1), dim=0)
+        self.rows = torch.unique(embeddings, dim=0)
         self.codebook_sizes = (len(self.rows),)
         return self
 
     def encode(self, embeddings: Tensor) -> Tensor:
         """``(N, D)`` → codes ``(N, 1)``."""
-        embeddings = check_embeddings(embeddings)
         known = {row.tobytes(): code for code, row in enumerate(self.rows.numpy())}
         codes = torch.tensor([known.get(row.tobytes(), -1) for row in embeddings.numpy()], dtype=torch.int64)
         new = codes < 0

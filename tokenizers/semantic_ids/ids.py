@@ -22,16 +22,24 @@ class SemanticIds:
 
     Items that share all L codes form a *leaf*. Within a leaf they are told apart by a last digit
     (TIGER §3.1's disambiguation level). That digit is an arbitrary number, drawn in a fixed
-    pseudo-random order so that it says nothing about an item: neither its age nor its place in
-    the file. Retrievers therefore score leaves, and :meth:`expand` turns leaves into items.
+    pseudo-random order so that it says nothing about an item, such as its place in the file.
+    Retrievers therefore score leaves, and :meth:`expand` turns leaves into items.
+
+    A catalogue may grow, see :meth:`extended`. What came later has the higher digits of its leaf:
+    IDs once given out never change.
 
     Attributes:
         codes: ``(N, L)`` int64, one row an item.
         codebook_sizes: ``(K_1, …, K_L)``.
+        generations: how many items came together, oldest first; N items at once if not given.
+
+    Raises:
+        ValueError: codes, codebook sizes and generations do not fit each other.
     """
 
     codes: Ints
     codebook_sizes: tuple[int, ...]
+    generations: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         codes = self.codes
@@ -39,12 +47,29 @@ class SemanticIds:
             raise ValueError(
                 f"codes of shape {codes.shape} do not fit {len(self.codebook_sizes)} codebook sizes"
             )
+        if codes.dtype != np.int64:
+            raise ValueError(f"codes must be int64, not {codes.dtype}")
         if len(codes) == 0:
             raise ValueError("a catalogue needs at least one item")
         for level, size in enumerate(self.codebook_sizes):
             low, high = int(codes[:, level].min()), int(codes[:, level].max())
             if low < 0 or high >= size:
                 raise ValueError(f"level {level + 1} holds codes {low} … {high}, outside 0 … {size - 1}")
+        if not self.generations:
+            object.__setattr__(self, "generations", (len(codes),))
+        if sum(self.generations) != len(codes) or min(self.generations) < 0:
+            raise ValueError(f"generations {self.generations} are not those of {len(codes)} items")
+
+    def extended(self, new_codes: Ints) -> Self:
+        """The catalogue with more items behind; no row, code or digit of those in it changes.
+
+        Args:
+            new_codes: ``(n, L)`` int64, from the tokenizer that gave the codes of the others.
+        """
+        if new_codes.shape[1:] != self.codes.shape[1:]:
+            raise ValueError(f"new codes of shape {new_codes.shape} do not have {self.num_levels} levels")
+        codes = np.concatenate([self.codes, new_codes])
+        return type(self)(codes, self.codebook_sizes, (*self.generations, len(new_codes)))
 
     @property
     def num_items(self) -> int:
@@ -83,7 +108,10 @@ class SemanticIds:
     @cached_property
     def items_by_leaf(self) -> Ints:
         """``(N,)`` int64: item rows, leaf after leaf, in the order of their digits."""
-        shuffled = np.random.default_rng(0).permutation(self.num_items)
+        # Of NumPy's generators only this one is promised to give the same numbers in all versions.
+        shuffles = [np.random.RandomState(g).permutation(size) for g, size in enumerate(self.generations)]
+        first = np.cumsum(self.generations) - self.generations
+        shuffled = np.concatenate([start + order for start, order in zip(first, shuffles, strict=True)])
         return shuffled[np.argsort(self.leaf_of_item[shuffled], kind="stable")]
 
     @cached_property
@@ -95,9 +123,7 @@ class SemanticIds:
 
     @property
     def full_codes(self) -> Ints:
-        """``(N, L)`` or, only where items collide, ``(N, L + 1)`` int64 with the digit last: one to one."""
-        if len(self.leaves) == self.num_items:
-            return self.codes
+        """``(N, L + 1)`` int64, the digit last: no two items have the same."""
         return np.column_stack([self.codes, self.collision_digits])
 
     def items_of(self, code: tuple[int, ...]) -> list[int]:
@@ -140,15 +166,20 @@ class SemanticIds:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write ``semantic_ids.safetensors`` and ``semantic_ids.json`` into ``folder``."""
+        """Write ``semantic_ids.safetensors``, then ``semantic_ids.json``; neither is ever half there."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"codes": np.ascontiguousarray(self.codes)}, folder / "semantic_ids.safetensors")
-        (folder / "semantic_ids.json").write_text(json.dumps({"codebook_sizes": list(self.codebook_sizes)}))
+        partial = folder / "partial"
+        save_file({"codes": np.ascontiguousarray(self.codes)}, partial)
+        partial.rename(folder / "semantic_ids.safetensors")
+        about = {"codebook_sizes": self.codebook_sizes, "generations": self.generations}
+        partial.write_text(json.dumps(about) + "\n")
+        partial.rename(folder / "semantic_ids.json")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote; what older versions wrote is one generation."""
         folder = Path(folder)
-        sizes = json.loads((folder / "semantic_ids.json").read_text())["codebook_sizes"]
-        return cls(load_file(folder / "semantic_ids.safetensors")["codes"], tuple(sizes))
+        about = json.loads((folder / "semantic_ids.json").read_text())
+        codes = load_file(folder / "semantic_ids.safetensors")["codes"]
+        return cls(codes, tuple(about["codebook_sizes"]), tuple(about.get("generations", ())))

@@ -31,15 +31,23 @@ def kmeans(points: Tensor, k: int, *, generator: torch.Generator, iterations: in
         if before is not None and torch.equal(owner, before):
             break
         before = owner
-        counts = torch.bincount(owner, minlength=k)
-        # Unlike index_add_, this adds up in the same order each time on a GPU too.
-        sums = torch.ops.aten.embedding_dense_backward(points, owner, k, -1, False)
-        centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
+        centres, counts = cluster_means(points, owner, centres)
         empty = (counts == 0).nonzero().flatten()[: len(points)]
         if len(empty):
             error = (points - centres[owner]).square().sum(dim=1)
             centres[empty] = points[error.topk(len(empty)).indices]
     return centres
+
+
+def cluster_means(points: Tensor, owner: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres ``(k, D)`` moved to the mean of the points ``(n, D)`` they own, and how many each has ``(k,)``.
+
+    ``owner`` ``(n,)`` holds each point's centre; a centre without points stays.
+    """
+    counts = torch.bincount(owner, minlength=len(centres))
+    # Unlike index_add_, this adds up in the same order each time on a GPU too.
+    sums = torch.ops.aten.embedding_dense_backward(points, owner, len(centres), -1, False)
+    return torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres), counts
 
 
 def _plus_plus(points: Tensor, k: int, generator: torch.Generator) -> Tensor:

@@ -21,18 +21,34 @@ class Persistent:
 
     The convention is scikit-learn's: every constructor argument is kept in an attribute of its
     own name and is a plain JSON value (or a dataclass of such). What fitting learns is kept in
-    attributes that are tensors or modules. Then :meth:`save` and :meth:`load` work unwritten, but
-    for :meth:`build` where there are modules.
+    attributes that are tensors, modules or plain JSON values. Then :meth:`save` and :meth:`load`
+    work unwritten, but for :meth:`build` where there are modules. An attribute that is none of
+    these is an error in :meth:`save`, unless its name begins with ``_``: it is scratch and not kept.
     """
 
     def params(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values."""
-        values = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        """The constructor's arguments, as JSON values.
+
+        Raises:
+            ValueError: an argument is not kept in an attribute of its name.
+        """
+        names = inspect.signature(type(self)).parameters
+        for name in names:
+            if not hasattr(self, name):
+                raise ValueError(
+                    f"{type(self).__name__} does not keep its argument {name!r}: set self.{name} in __init__"
+                )
+        values = {name: getattr(self, name) for name in names}
         return {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in values.items()}  # type: ignore[arg-type]
 
     def facts(self) -> dict[str, Any]:
-        """What fitting found out that is no tensor, as JSON values."""
-        return {}
+        """What fitting found out that is neither tensor nor module, as JSON values."""
+        params = self.params()
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not (name in params or name.startswith("_") or isinstance(value, Tensor | nn.Module))
+        }
 
     def build(self, facts: Mapping[str, Any]) -> None:
         """Make the modules that weights go into, from :meth:`facts`; there are none by default."""
@@ -45,7 +61,13 @@ class Persistent:
         return state
 
     def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state` and :meth:`facts` gave; modules are left in eval mode."""
+        """Take back what :meth:`state` and :meth:`facts` gave; modules are left in eval mode.
+
+        Raises:
+            ValueError: there are weights of a module that neither the constructor nor :meth:`build` makes.
+        """
+        for name, value in facts.items():
+            setattr(self, name, value)
         with seeded(0):
             self.build(facts)
         left = dict(state)
@@ -53,23 +75,34 @@ class Persistent:
             module.load_state_dict({key: left.pop(f"{name}.{key}") for key in module.state_dict()})
             module.eval()
         for name, value in left.items():
+            if "." in name:
+                raise ValueError(f"{type(self).__name__} has no module for the weights {name}: write build()")
             setattr(self, name, value)
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
         return [(name, value) for name, value in vars(self).items() if isinstance(value, nn.Module)]
 
     def save(self, folder: str | Path) -> None:
-        """Write ``model.safetensors``, then ``model.json``, into ``folder``; neither is ever half there."""
+        """Write ``model.safetensors``, then ``model.json``, into ``folder``; neither is ever half there.
+
+        Raises:
+            ValueError: an attribute would not survive; the message names it. Nothing is written.
+        """
+        params, facts = self.params(), self.facts()
+        for name, value in {**params, **facts}.items():
+            if not _survives_json(value):
+                raise ValueError(
+                    f"{type(self).__name__}.{name}, a {type(value).__name__}, would not survive saving: make "
+                    "it a tensor, a module or plain JSON (lists, not tuples; keys that are strings), or "
+                    "begin its name with _ if nothing is lost without it"
+                )
+        name = f"{type(self).__module__}:{type(self).__qualname__}"
+        about = {"class": name, "params": params, "facts": facts}
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "partial"
         save_file({name: value.detach().cpu().contiguous() for name, value in self.state().items()}, partial)
         partial.rename(folder / "model.safetensors")
-        about = {
-            "class": f"{type(self).__module__}:{type(self).__qualname__}",
-            "params": self.params(),
-            "facts": self.facts(),
-        }
         partial.write_text(json.dumps(about, indent=2) + "\n")
         partial.rename(folder / "model.json")
 
@@ -89,3 +122,10 @@ class Persistent:
         fitted = found(**about["params"])
         fitted.restore(load_file(folder / "model.safetensors"), about["facts"])
         return fitted
+
+
+def _survives_json(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -19,13 +20,25 @@ class Tokenizer(Persistent, ABC):
     """Turns item embeddings into semantic IDs of a fixed length L.
 
     A subclass writes :meth:`fit` and :meth:`encode` and keeps to the convention of
-    :class:`~semantic_ids.persistence.Persistent`; saving and loading then come for free.
+    :class:`~semantic_ids.persistence.Persistent`; saving and loading then come for free. So do the
+    checks of what ``fit`` and ``encode`` are given, which are put in front of a subclass's own
+    methods: these see ``(N, D)`` float32 on the CPU without NaN, in ``fit`` at least one row, in
+    ``encode`` the width that was fitted. :func:`~semantic_ids.testing.check_tokenizer` tries the rest.
 
     Attributes:
         codebook_sizes: ``(K_1, …, K_L)``; known after ``fit`` at the latest.
+        fitted_width: D of the embeddings last fitted; None before. Set for the subclass.
     """
 
     codebook_sizes: tuple[int, ...]
+    fitted_width: int | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Put the checks in front of the subclass's own ``fit`` and ``encode``."""
+        super().__init_subclass__(**options)
+        for name, checked in (("fit", _checked_fit), ("encode", _checked_encode)):
+            if name in vars(cls):
+                setattr(cls, name, checked(vars(cls)[name]))
 
     @abstractmethod
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
@@ -33,6 +46,9 @@ class Tokenizer(Persistent, ABC):
 
         The same ``seed`` on the same device gives the same tokenizer; the global random state is
         neither read nor changed.
+
+        Raises:
+            ValueError: there are no embeddings, or they hold NaN or infinite values.
         """
 
     @abstractmethod
@@ -40,15 +56,28 @@ class Tokenizer(Persistent, ABC):
         """``(N, D)`` float32 → codes ``(N, L)`` int64 with ``0 <= codes[:, l] < codebook_sizes[l]``.
 
         Deterministic, for any N, and the same for an item in whichever batch it stands.
+
+        Raises:
+            ValueError: nothing was fitted, or embeddings of another width; or they hold NaN or
+                infinite values.
         """
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``(N, L)`` int64 → embeddings ``(N, D)`` float32, for tokenizers that can reconstruct."""
         raise NotImplementedError(f"{type(self).__name__} cannot reconstruct embeddings from codes")
 
+    def last_level_distances(self, embeddings: Tensor) -> Tensor:
+        """``(N, D)`` float32 → ``(N, K_L)`` float64: how far items are from the last level's codewords.
+
+        Squared distances of what the first L − 1 levels leave over, for tokenizers that have such a
+        level; :func:`semantic_ids.collisions.sinkhorn` deals last codes out by them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no last level to measure distances to")
+
     def facts(self) -> dict[str, Any]:
-        """The codebook sizes, which some tokenizers know only after fitting."""
-        return {"codebook_sizes": list(self.codebook_sizes)}
+        """What :class:`Persistent` keeps, with the codebook sizes also where they are the class's."""
+        _fitted_width(self)
+        return {**super().facts(), "codebook_sizes": list(self.codebook_sizes)}
 
     def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Take back what :meth:`state` and :meth:`facts` gave."""
@@ -62,14 +91,44 @@ def check_sizes(levels: int, codebook_size: int) -> None:
         raise ValueError(f"semantic IDs need levels and codes, not {levels} levels of {codebook_size} codes")
 
 
-def check_embeddings(embeddings: Tensor, *, at_least: int = 0) -> Tensor:
+def check_embeddings(embeddings: Tensor, *, at_least: int = 0, width: int | None = None) -> Tensor:
     """``(N, D)`` as float32 on the CPU, or a :class:`ValueError` that says what is wrong with them."""
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         raise ValueError(f"embeddings must be (items, features), not of shape {tuple(embeddings.shape)}")
+    if width not in (None, embeddings.shape[1]):
+        raise ValueError(f"embeddings have {embeddings.shape[1]} features, but {width} were fitted")
     if len(embeddings) < at_least:
         raise ValueError(f"{len(embeddings)} embeddings are too few, at least {at_least} needed")
+    embeddings = embeddings.to("cpu", torch.float32)
     bad = ~torch.isfinite(embeddings).all(dim=1)
     if bad.any():
         rows = bad.nonzero().flatten()[:5].tolist()
         raise ValueError(f"embeddings hold NaN or infinite values in {int(bad.sum())} rows, first {rows}")
-    return embeddings.to("cpu", torch.float32)
+    return embeddings
+
+
+def _checked_fit(fit: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(fit)
+    def checked(self: Tokenizer, embeddings: Tensor, **options: Any) -> Any:
+        if type(self).fit is checked:  # not where a subclass calls it on what it made of its embeddings
+            embeddings = check_embeddings(embeddings, at_least=1)
+            self.fitted_width = embeddings.shape[1]
+        return fit(self, embeddings, **options)
+
+    return checked
+
+
+def _checked_encode(encode: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(encode)
+    def checked(self: Tokenizer, embeddings: Tensor) -> Any:
+        if type(self).encode is checked:
+            embeddings = check_embeddings(embeddings, width=_fitted_width(self))
+        return encode(self, embeddings)
+
+    return checked
+
+
+def _fitted_width(tokenizer: Tokenizer) -> int:
+    if tokenizer.fitted_width is None:
+        raise ValueError(f"{type(tokenizer).__name__} is not fitted yet; call fit first")
+    return tokenizer.fitted_width

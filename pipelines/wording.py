@@ -1,0 +1,32 @@
+"""How numbers and metrics are written for people."""
+
+from __future__ import annotations
+
+import re
+
+
+def decimal(value: float, places: int = 4, *, sign: bool = False) -> str:
+    """A score as papers print it: ``.0312``, ``+.0021``, ``−.0021``."""
+    text = f"{value:{'+' if sign else ''}.{places}f}"
+    return re.sub(r"^([+-]?)0\.", r"\1.", text).replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """``.016``, or ``<.001``."""
+    return "<.001" if value < 0.001 else decimal(value, 3)
+
+
+def interval(low: float, high: float) -> str:
+    """``+.0004 … +.0038``."""
+    return f"{decimal(low, sign=True)} … {decimal(high, sign=True)}"
+
+
+def metric_label(metric: str) -> str:
+    """``ndcg_at_10`` → ``NDCG@10``, ``recall_at_10`` → ``Recall@10``."""
+    name, _, cutoff = metric.partition("_at_")
+    return f"{name.upper() if name == 'ndcg' else name.capitalize()}@{cutoff}"
+
+
+def mean_and_spread(mean: float, spread: float | None, places: int) -> str:
+    """``.448 ±.003``, or ``.448`` where there is no standard deviation."""
+    return decimal(mean, places) + ("" if spread is None else f" ±{decimal(spread, places)}")

@@ -1,0 +1,143 @@
+"""Semantic IDs that others made: a table of codes, read for a catalogue of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from semantic_ids.choices import nearest_name
+from semantic_ids.ids import Ints, SemanticIds
+
+_TOKEN = r"^(?:<?[A-Za-z]+_)?(\d+)>?$"  # noqa: S105 — a code: 12, a_12 or <a_12>
+
+
+def read_codes(
+    path: str | Path,
+    *,
+    item_ids: Sequence[str],
+    key: str = "item_id",
+    column: str | Sequence[str] = "codes",
+    levels: int | None = None,
+    codebook_size: int | None = None,
+) -> SemanticIds:
+    """Read the codes of a catalogue's items from a file, whose other items are passed over.
+
+    By the ending of its name the file is one of
+
+    - ``.parquet``: a row an item, with its ID in ``key`` and a list of its codes in ``column``, or with
+      several columns, one a level, coarse to fine;
+    - ``.csv``: the same with one column a level;
+    - ``.json``: one object ``{"item": codes, …}``; ``.jsonl``: such objects, one a line. ``key`` and
+      ``column`` do not matter.
+
+    Codes are integers from 0, or tokens that end in one, such as the ``<a_12>`` of LC-Rec's and
+    LETTER's index files; the place of a token tells its level.
+
+    Args:
+        path: of the file.
+        item_ids: N items in the order of the rows wanted.
+        key: column of item IDs.
+        column: one column, or those of the levels.
+        levels: keep the first so many; many publish a last one that only tells items apart. All if
+            not given.
+        codebook_size: K of every level. If not given, the highest code + 1 of each, so that unused
+            codes above it are not known of.
+
+    Returns:
+        Codes ``(N, L)``.
+
+    Raises:
+        ValueError: the file is not as described, or items of the catalogue have no codes, have them
+            twice, or have codes that do not fit; the message names file, column and the first items.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    if path.suffix in (".json", ".jsonl"):
+        where, frame = str(path), _read_json(path)
+    else:
+        columns = [column] if isinstance(column, str) else list(column)
+        where, frame = f"{path}, column {', '.join(columns)}", _read_table(path, key, columns)
+    found = _rows_of(where, frame, item_ids)
+    codes = _numbers(where, found, levels)
+    if codebook_size is None:
+        return SemanticIds(codes, tuple(int(highest) + 1 for highest in codes.max(axis=0)))
+    too_high = (codes >= codebook_size).any(axis=1)
+    _refuse(where, found.filter(too_high), f"have codes above {codebook_size - 1}")
+    return SemanticIds(codes, (codebook_size,) * codes.shape[1])
+
+
+def _rows_of(where: str, frame: pl.DataFrame, item_ids: Sequence[str]) -> pl.DataFrame:
+    """The items' rows in the items' order."""
+    items = pl.DataFrame({"item": item_ids}, schema={"item": pl.String})
+    named = frame.join(items, on="item", how="semi")
+    _refuse(where, named.filter(named["item"].is_duplicated()), "stand there more than once")
+    found = items.join(frame, on="item", how="left", maintain_order="left")
+    missing = found["codes"].list.len().fill_null(0) == 0
+    example = frame["item"].first()
+    _refuse(where, found.filter(missing), f"have no codes there, but {example!r}, for one, stands there")
+    return found
+
+
+def _numbers(where: str, found: pl.DataFrame, levels: int | None) -> Ints:
+    """``(N, L)`` of the rows' texts."""
+    number = pl.element().str.extract(_TOKEN, 1).cast(pl.Int64, strict=False)
+    codes = found["codes"].list.eval(number)
+    _refuse(where, found.filter(codes.list.contains(None)), "have codes that are no integers from 0")
+    lengths = codes.list.len()
+    if levels is None:
+        levels = int(lengths[0])
+        _refuse(where, found.filter(lengths != levels), f"have not {levels} codes, as the first has")
+    _refuse(where, found.filter(lengths < levels), f"have fewer than {levels} codes")
+    numbers: Ints = codes.list.head(levels).list.to_array(levels).to_numpy(writable=True)
+    return numbers
+
+
+def _read_table(path: Path, key: str, columns: Sequence[str]) -> pl.DataFrame:
+    """``item``, text, and ``codes``, lists of texts."""
+    try:
+        if path.suffix == ".parquet":
+            table = pl.scan_parquet(path)
+        elif path.suffix == ".csv":
+            table = pl.scan_csv(path, infer_schema=False)
+        else:
+            raise ValueError(f"{path} is no table of codes: it must end in .parquet, .csv, .json or .jsonl")
+        known = table.collect_schema()
+        for name in (key, *columns):
+            if name not in known:
+                raise ValueError(f"{path} has no column {name!r}. {nearest_name(name, known.names())}")
+        lists = pl.concat_list(
+            pl.col(name).cast(pl.List(pl.String) if known[name].is_nested() else pl.String)
+            for name in columns
+        )
+        return table.select(pl.col(key).cast(pl.String).alias("item"), lists.alias("codes")).collect()
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{path} cannot be read as a table: {error}") from error
+
+
+def _read_json(path: Path) -> pl.DataFrame:
+    """As :func:`_read_table`; an item that stands there twice has two rows."""
+    text = path.read_text()
+    pairs: list[tuple[str, Any]] = []
+    for number, part in enumerate(text.splitlines() if path.suffix == ".jsonl" else [text], start=1):
+        try:
+            document = json.loads(part, object_pairs_hook=tuple)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(document, tuple):
+            raise ValueError(f"{path}, line {number}: must be an object, item → codes")
+        pairs += document
+    codes = [[str(code) for code in codes] if isinstance(codes, list) else None for _, codes in pairs]
+    schema = {"item": pl.String, "codes": pl.List(pl.String)}
+    return pl.DataFrame({"item": [item for item, _ in pairs], "codes": codes}, schema=schema)
+
+
+def _refuse(where: str, items: pl.DataFrame, what: str) -> None:
+    """Raise a :class:`ValueError` that names the first of ``items``, if there are any."""
+    names = items["item"].unique(maintain_order=True)
+    if len(names):
+        first = ", ".join(names.head(3).to_list())
+        raise ValueError(f"{where}: {len(names)} items of the catalogue {what}; first {first}")

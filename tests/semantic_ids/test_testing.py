@@ -1,0 +1,374 @@
+"""Each check of a tokenizer's contract passes what keeps it, and names what breaks it."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from semantic_ids import testing
+from semantic_ids.recipes import RECIPES
+from semantic_ids.registry import create
+from semantic_ids.testing import CHECKS, check_tokenizer
+from semantic_ids.tokenizer import OnStep, Tokenizer
+
+
+class Planes(Tokenizer):
+    """Keeps the contract: four signs of random projections a level."""
+
+    codebook_sizes: Any = (16, 16)
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Any:
+        self.planes = torch.randn(embeddings.shape[1], 8, generator=torch.Generator().manual_seed(seed))
+        return self
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        bits = (embeddings @ self.planes > 0).long().view(-1, 2, 4)
+        return (bits << torch.arange(4)).sum(dim=2)
+
+
+class FitReturnsNothing(Planes):
+    def fit(self, embeddings: Tensor, **options: Any) -> Any:
+        super().fit(embeddings, **options)
+
+
+class SizesInAList(Planes):
+    codebook_sizes = [16, 16]  # noqa: RUF012 — what is wrong with it
+
+
+class NoSizes(Planes):
+    codebook_sizes = ()
+
+
+class FloatCodes(Planes):
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return super().encode(embeddings).float()
+
+
+class ShortCodes(Planes):
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return super().encode(embeddings).int()
+
+
+class OneLevel(Planes):
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return super().encode(embeddings)[:, :1]
+
+
+class NeedsRows(Planes):
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return super().encode(embeddings) if len(embeddings) else torch.zeros(0, dtype=torch.int64)
+
+
+class CountsFromOne(Planes):
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return super().encode(embeddings) + 1
+
+
+class Whimsical(Planes):
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return (super().encode(embeddings) + torch.randint(16, (1,))) % 16
+
+
+class Ranks(Planes):
+    """Codes by what the batch holds beside the item."""
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return super().encode(embeddings - embeddings.mean(dim=0))
+
+
+class FirstComeFirstServed(Planes):
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return torch.arange(len(embeddings))[:, None].expand(-1, 2) % 16
+
+
+class TakesAnything:
+    """No tokenizer itself, so that nothing checks for it."""
+
+    codebook_sizes = (4,)
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Any:
+        return self
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return torch.zeros(len(embeddings), 1, dtype=torch.int64)
+
+
+class Unchecked(TakesAnything, Tokenizer):
+    pass
+
+
+class GlobalDraws(Planes):
+    def fit(self, embeddings: Tensor, **options: Any) -> Any:
+        self.planes = torch.randn(embeddings.shape[1], 8)
+        return self
+
+
+class NumpyDraws(Planes):
+    def fit(self, embeddings: Tensor, **options: Any) -> Any:
+        self.planes = torch.from_numpy(np.random.randn(embeddings.shape[1], 8)).float()
+        return self
+
+
+class SeedsTorch(Planes):
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Any:
+        torch.manual_seed(seed)
+        return super().fit(embeddings, seed=seed)
+
+
+class SeedsPython(Planes):
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Any:
+        random.seed(seed)
+        return super().fit(embeddings, seed=seed)
+
+
+class CentresInPlace(Planes):
+    def fit(self, embeddings: Tensor, **options: Any) -> Any:
+        embeddings -= embeddings.mean(dim=0)
+        return super().fit(embeddings, **options)
+
+
+class Remembers(Planes):
+    fits = 0
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Any:
+        self.fits += 1
+        return super().fit(embeddings, seed=seed + self.fits)
+
+
+class TupleArgument(Planes):
+    def __init__(self, hidden: tuple[int, ...] = (8,)) -> None:
+        self.hidden = hidden
+
+
+class LosesItsArgument(Planes):
+    def __init__(self, bits: int = 8) -> None:
+        self.planes = torch.empty(0, bits)
+
+
+class ScratchIsNotKept(Planes):
+    _shift = 0
+
+    def fit(self, embeddings: Tensor, **options: Any) -> Any:
+        self._shift = 3
+        return super().fit(embeddings, **options)
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return (super().encode(embeddings) + self._shift) % 16
+
+
+class NumpyAttribute(Planes):
+    def fit(self, embeddings: Tensor, **options: Any) -> Any:
+        self.order = np.arange(16)
+        return super().fit(embeddings, **options)
+
+
+class ClassState(Planes):
+    """What fitting learns is the class's, so that another process knows nothing of it."""
+
+    shift = 0
+
+    def fit(self, embeddings: Tensor, **options: Any) -> Any:
+        ClassState.shift = 3
+        return super().fit(embeddings, **options)
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        return (super().encode(embeddings) + ClassState.shift) % 16
+
+
+class DoubleDecode(Planes):
+    def decode(self, codes: Tensor) -> Tensor:
+        return torch.zeros(len(codes), 16, dtype=torch.float64)
+
+
+class TensorMetrics(Planes):
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Any:
+        if on_step:
+            on_step(1, {"loss": torch.tensor(0.5)})  # type: ignore[dict-item]
+        return super().fit(embeddings, seed=seed)
+
+
+BROKEN: list[tuple[Callable[[], Tokenizer], Callable[..., None], str]] = [
+    (FitReturnsNothing, testing.fit_returns_the_tokenizer, "end fit with: return self"),
+    (
+        SizesInAList,
+        testing.codebook_sizes_are_positive_ints,
+        "codebook_sizes is [16, 16] after fit; make it a",
+    ),
+    (NoSizes, testing.codebook_sizes_are_positive_ints, "codebook_sizes is () after fit"),
+    (
+        FloatCodes,
+        testing.codes_keep_to_the_codebooks,
+        "codes of dtype float32 on cpu; return int64 on the CPU",
+    ),
+    (ShortCodes, testing.codes_keep_to_the_codebooks, "codes of dtype int32"),
+    (
+        OneLevel,
+        testing.codes_keep_to_the_codebooks,
+        "codes of shape (60, 1) for 60 items; codebook_sizes (16, 16)",
+    ),
+    (NeedsRows, testing.codes_keep_to_the_codebooks, "codes of shape (0,) for 0 items"),
+    (
+        CountsFromOne,
+        testing.codes_keep_to_the_codebooks,
+        "; keep level l in 0 … K_l - 1, of codebook_sizes (16,",
+    ),
+    (
+        Whimsical,
+        testing.codes_depend_on_the_row_alone,
+        "gave an item other codes the second time; let its row",
+    ),
+    (Ranks, testing.codes_depend_on_the_row_alone, "gave an item other codes when asked alone"),
+    (
+        FirstComeFirstServed,
+        testing.codes_depend_on_the_row_alone,
+        "gave an item other codes in another order",
+    ),
+    (FirstComeFirstServed, testing.equal_rows_get_equal_codes, "encode gave equal rows different codes"),
+    (
+        Unchecked,
+        testing.bad_embeddings_are_refused,
+        "fit took no rows; derive the class that defines it from",
+    ),
+    (Unchecked, testing.encode_needs_fit, "encode answered before fit"),
+    (
+        GlobalDraws,
+        testing.the_seed_alone_decides,
+        "two fits with one seed gave different codes; draw from torch.",
+    ),
+    (NumpyDraws, testing.the_seed_alone_decides, "two fits with one seed gave different codes"),
+    (
+        GlobalDraws,
+        testing.the_global_random_state_is_left_alone,
+        "fit or encode changed the global random state",
+    ),
+    (
+        NumpyDraws,
+        testing.the_global_random_state_is_left_alone,
+        "fit or encode changed the global random state",
+    ),
+    (
+        SeedsTorch,
+        testing.the_global_random_state_is_left_alone,
+        "fit or encode changed the global random state",
+    ),
+    (
+        SeedsPython,
+        testing.the_global_random_state_is_left_alone,
+        "fit or encode changed the global random state",
+    ),
+    (
+        CentresInPlace,
+        testing.the_embeddings_are_left_alone,
+        "changed the embeddings; work on embeddings.clone()",
+    ),
+    (Remembers, testing.fitting_again_forgets, "a second fit gave other codes than a first one would"),
+    (
+        TupleArgument,
+        testing.arguments_are_kept,
+        "came back as {'hidden': [8]} through JSON; keep each as it is",
+    ),
+    (
+        LosesItsArgument,
+        testing.arguments_are_kept,
+        "does not keep its argument 'bits': set self.bits in __init__",
+    ),
+    (
+        ScratchIsNotKept,
+        testing.a_loaded_tokenizer_is_the_same,
+        "gave other codes; keep all that encode uses in",
+    ),
+    (
+        NumpyAttribute,
+        testing.a_loaded_tokenizer_is_the_same,
+        "NumpyAttribute.order, a ndarray, would not survive",
+    ),
+    (ClassState, testing.a_fresh_process_can_load_it, "a fresh process that loaded it gave other codes"),
+    (
+        DoubleDecode,
+        testing.decode_gives_embeddings,
+        "decode gave torch.float64 of shape (60, 16); return finite",
+    ),
+    (TensorMetrics, testing.on_step_gets_a_step_and_its_metrics, "give an int and floats: loss.item()"),
+]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A fresh process finds the classes of this module."""
+    monkeypatch.syspath_prepend(request.config.rootpath)
+
+
+@pytest.mark.parametrize(
+    ("make", "check", "message"),
+    BROKEN,
+    ids=[f"{make.__name__}-{check.__name__}" for make, check, _ in BROKEN],
+)
+def test_what_breaks_the_contract_is_said(
+    make: Callable[[], Tokenizer], check: Callable[..., None], message: str
+) -> None:
+    with pytest.raises((AssertionError, ValueError), match=re.escape(message)):
+        check(make)
+
+
+def test_what_keeps_the_contract_passes_and_changes_nothing() -> None:
+    torch.manual_seed(5)
+    random_state = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    results = check_tokenizer(Planes)
+    assert torch.equal(torch.get_rng_state(), random_state[0])
+    assert (np.random.get_state()[1] == random_state[1]).all()
+    assert random.getstate() == random_state[2]
+    assert list(results) == [check.__name__ for check in CHECKS]
+    skipped = {name: why for name, why in results.items() if why != "passed"}
+    if torch.cuda.is_available():
+        assert "embeddings_may_be_on_the_gpu" not in skipped
+    else:
+        assert skipped.pop("embeddings_may_be_on_the_gpu") == "skipped: there is no GPU that CUDA can use"
+    assert skipped == {
+        "decode_gives_embeddings": "skipped: Planes cannot reconstruct embeddings from codes",
+        "on_step_gets_a_step_and_its_metrics": "skipped: fit did not call on_step, here at least",
+    }
+
+
+class BrokenTwice(NumpyAttribute):
+    def fit(self, embeddings: Tensor, **options: Any) -> Any:
+        super().fit(embeddings, **options)
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(AssertionError) as raised:
+        check_tokenizer(BrokenTwice)
+    first, *lines = str(raised.value).splitlines()
+    assert first == f"3 of {len(CHECKS)} checks failed"
+    assert lines[0] == "- fit_returns_the_tokenizer: end fit with: return self"
+    both = "a_loaded_tokenizer_is_the_same, a_fresh_process_can_load_it"
+    assert lines[1].startswith(f"- {both}: raised ValueError: BrokenTwice.order, a ndarray, would not")
+    assert len(lines) == 2
+    assert isinstance(raised.value.__cause__, ValueError)  # whose traceback says where it came from
+
+
+def test_what_is_no_tokenizer_cannot_be_checked() -> None:
+    with pytest.raises(TypeError, match=r"does not give a semantic_ids\.Tokenizer"):
+        check_tokenizer(TakesAnything)  # type: ignore[arg-type]
+
+
+SMALL = {"levels": 2, "codebook_size": 8, "steps": 8, "hidden": [16]}
+ONE_OF_EACH_CLASS = {recipe.tokenizer: name for name, recipe in RECIPES.items()}.values()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_keeps_the_contract(name: str) -> None:
+    known = {key: value for key, value in SMALL.items() if key in RECIPES[name].parameters()}
+    for check in CHECKS:
+        # A process takes a second, and recipes of one class are loaded alike.
+        if check is not testing.a_fresh_process_can_load_it or name in ONE_OF_EACH_CLASS:
+            with suppress(testing.Skip):
+                check(partial(create, name, **known))

@@ -1,0 +1,299 @@
+"""Does a tokenizer keep to its contract? Called by a plug-in's own tests, as by ours."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semantic_ids.randomness import seeded
+from semantic_ids.tokenizer import Tokenizer
+
+Make = Callable[[], Tokenizer]
+"""Gives a new tokenizer, not fitted: a class whose arguments all have defaults, or a function."""
+
+
+def check_tokenizer(make: Make) -> dict[str, str]:
+    """Try all that the benchmark relies on, on small made-up embeddings.
+
+    Args:
+        make: ``MyTokenizer``; or, where other arguments than the defaults make it quick,
+            ``partial(MyTokenizer, steps=40)`` or ``partial(create, "rq-vae", steps=40)``.
+
+    Returns:
+        Name of a check → ``passed``, or ``skipped`` and the reason; in the order of :data:`CHECKS`.
+
+    Raises:
+        AssertionError: with the name of every check that failed, and what to do.
+        TypeError: ``make`` gives no tokenizer.
+    """
+    if not isinstance(make(), Tokenizer):
+        raise TypeError(f"{make!r} does not give a semantic_ids.Tokenizer")
+    results: dict[str, str] = {}
+    failed: dict[str, list[str]] = {}
+    unforeseen: Exception | None = None
+    for check in CHECKS:
+        name = check.__name__
+        try:
+            with ExitStack() as restore, seeded(0):
+                restore.callback(np.random.set_state, np.random.get_state())
+                restore.callback(random.setstate, random.getstate())
+                check(make)
+            results[name] = "passed"
+        except Skip as reason:
+            results[name] = f"skipped: {reason}"
+        except AssertionError as error:
+            failed.setdefault(str(error), []).append(name)
+        except Exception as error:
+            failed.setdefault(f"raised {type(error).__name__}: {error}", []).append(name)
+            unforeseen = unforeseen or error
+    if failed:
+        lines = [f"- {', '.join(names)}: {what}" for what, names in failed.items()]
+        head = f"{len(CHECKS) - len(results)} of {len(CHECKS)} checks failed"
+        raise AssertionError("\n".join([head, *lines])) from unforeseen
+    return results
+
+
+class Skip(Exception):  # noqa: N818 — no error
+    """The check says nothing about this tokenizer, or on this machine."""
+
+
+def fit_returns_the_tokenizer(make: Make) -> None:
+    """So that ``MyTokenizer().fit(x).encode(x)`` works."""
+    tokenizer = make()
+    _expect(tokenizer.fit(_embeddings()) is tokenizer, "end fit with: return self")
+
+
+def codebook_sizes_are_positive_ints(make: Make) -> None:
+    """Retrievers size their vocabularies by them."""
+    sizes = _fitted(make).codebook_sizes
+    good = isinstance(sizes, tuple) and sizes and all(type(size) is int and size > 0 for size in sizes)
+    _expect(good, f"codebook_sizes is {sizes!r} after fit; make it a tuple of positive ints, one a level")
+
+
+def codes_keep_to_the_codebooks(make: Make) -> None:
+    """``(N, L)`` int64 within ``codebook_sizes``: for the items fitted, others far from them, and none."""
+    tokenizer = _fitted(make)
+    sizes = tokenizer.codebook_sizes
+    for x in (_embeddings(), 10 * _embeddings(seed=1), _embeddings()[:0]):
+        codes, shape = tokenizer.encode(x), (len(x), len(sizes))
+        gave = f"encode gave codes of shape {tuple(codes.shape)}"
+        _expect(codes.shape == shape, f"{gave} for {len(x)} items; codebook_sizes {sizes} ask for {shape}")
+        gave = f"encode gave codes of dtype {str(codes.dtype).removeprefix('torch.')} on {codes.device}"
+        good = codes.dtype == torch.int64 and codes.device.type == "cpu"
+        _expect(good, f"{gave}; return int64 on the CPU: codes.long().cpu()")
+        outside = codes[((codes < 0) | (codes >= torch.tensor(sizes))).any(dim=1)]
+        gave = f"encode gave codes like {outside[:1].tolist()}"
+        _expect(not len(outside), f"{gave}; keep level l in 0 … K_l - 1, of codebook_sizes {sizes}")
+
+
+def codes_depend_on_the_row_alone(make: Make) -> None:
+    """Asked again, in another order, and one by one."""
+    tokenizer, x = _fitted(make), _embeddings()
+    codes = tokenizer.encode(x)
+    asked = {
+        "the second time": tokenizer.encode(x),
+        "in another order": tokenizer.encode(x.flip(0)).flip(0),
+        "when asked alone": torch.cat([tokenizer.encode(row) for row in x.split(1)]),
+    }
+    for when, again in asked.items():
+        _expect(torch.equal(again, codes), f"encode gave an item other codes {when}; {_ALONE}")
+
+
+def equal_rows_get_equal_codes(make: Make) -> None:
+    """Also where all rows are equal, so that nothing varies, or there is a single one."""
+    x = _embeddings()
+    for rows in (torch.cat([x, x]), x[:1].repeat(20, 1), x[:1]):
+        codes = _fitted(make, rows).encode(rows)
+        same = len(torch.cat([rows, codes], dim=1).unique(dim=0)) == len(rows.unique(dim=0))
+        _expect(same, f"encode gave equal rows different codes; {_ALONE}")
+
+
+def bad_embeddings_are_refused(make: Make) -> None:
+    """With a ``ValueError``: what is no table of numbers, nothing to fit, another width than was fitted."""
+    fitted, nan, infinite = _fitted(make), _embeddings(), _embeddings()
+    nan[3, 2], infinite[3, 2] = math.nan, math.inf
+    _expect_refusal(make().fit, _embeddings()[:0], "fit took no rows")
+    _expect_refusal(fitted.encode, _embeddings(width=24), "encode took another width than was fitted")
+    for x, what in ((nan, "NaN"), (infinite, "an infinite value"), (_embeddings()[0], "one dimension")):
+        _expect_refusal(make().fit, x, f"fit took embeddings with {what}")
+        _expect_refusal(fitted.encode, x, f"encode took embeddings with {what}")
+
+
+def encode_needs_fit(make: Make) -> None:
+    """Else retrievers would learn from IDs that mean nothing."""
+    _expect_refusal(make().encode, _embeddings(), "encode answered before fit")
+
+
+def the_seed_alone_decides(make: Make) -> None:
+    """Two fits with one seed, in different global random states."""
+    codes = []
+    for state in (1, 2):
+        _set_random_state(state)
+        codes.append(_fitted(make).encode(_embeddings()))
+    _expect(torch.equal(*codes), f"two fits with one seed gave different codes; {_DRAW}")
+
+
+def the_global_random_state_is_left_alone(make: Make) -> None:
+    """Of torch, NumPy and Python; else the order of a benchmark's steps would change its results."""
+    _set_random_state(1)
+    expected = torch.rand(1).item(), np.random.rand(), random.getstate()
+    _set_random_state(1)
+    _fitted(make).encode(_embeddings())
+    same = (torch.rand(1).item(), np.random.rand(), random.getstate()) == expected
+    _expect(same, f"fit or encode changed the global random state; {_DRAW}")
+
+
+def the_embeddings_are_left_alone(make: Make) -> None:
+    """All tokenizers of a benchmark get the same."""
+    x = _embeddings()
+    _fitted(make, x).encode(x)
+    _expect(torch.equal(x, _embeddings()), "fit or encode changed the embeddings; work on embeddings.clone()")
+
+
+def fitting_again_forgets(make: Make) -> None:
+    """A fit on data of another width is as a first one."""
+    x, tokenizer = _embeddings(width=24), _fitted(make)
+    tokenizer.fit(x, seed=3)
+    same = torch.equal(tokenizer.encode(x), _fitted(make, x).encode(x))
+    _expect(same, "a second fit gave other codes than a first one would; set all that is learned anew")
+
+
+def arguments_are_kept(make: Make) -> None:
+    """``params()`` are JSON values that make the same tokenizer again."""
+    params = make().params()
+    again = type(make())(**json.loads(json.dumps(params))).params()
+    wrong = f"arguments {params} came back as {again} through JSON"
+    _expect(
+        again == params, f"{wrong}; keep each as it is given in an attribute of its name, as a JSON value"
+    )
+
+
+def a_loaded_tokenizer_is_the_same(make: Make) -> None:
+    """The same codes and codebook sizes, and the same files when it is saved again."""
+    tokenizer = _fitted(make)
+    with TemporaryDirectory() as folder:
+        first, second = Path(folder, "first"), Path(folder, "second")
+        tokenizer.save(first)
+        loaded = type(tokenizer).load(first)
+        loaded.save(second)
+        files = [{path.name: path.read_bytes() for path in saved.iterdir()} for saved in (first, second)]
+    same = torch.equal(loaded.encode(_embeddings()), tokenizer.encode(_embeddings()))
+    same = same and loaded.codebook_sizes == tokenizer.codebook_sizes
+    _expect(same, f"a loaded tokenizer gave other codes; {_KEEP}")
+    _expect(files[0] == files[1], f"a loaded tokenizer saved other files than its own; {_KEEP}")
+
+
+def a_fresh_process_can_load_it(make: Make) -> None:
+    """Nothing may hang on what only this process has."""
+    tokenizer = _fitted(make)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    with TemporaryDirectory() as folder:
+        tokenizer.save(folder)
+        command = [sys.executable, "-c", _LOAD, folder]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    last = (done.stdout if done.returncode == 0 else done.stderr).strip().rpartition("\n")[2]
+    _expect(done.returncode == 0, f"a fresh process failed ({last}); define the class at the top of a module")
+    same = json.loads(last) == tokenizer.encode(_embeddings()).tolist()
+    _expect(same, f"a fresh process that loaded it gave other codes; {_KEEP}")
+
+
+def decode_gives_embeddings(make: Make) -> None:
+    """``(N, L)`` → ``(N, D)`` finite float32, where there is a ``decode``."""
+    tokenizer = _fitted(make)
+    for x in (_embeddings(), _embeddings()[:0]):
+        try:
+            decoded = tokenizer.decode(tokenizer.encode(x))
+        except NotImplementedError as reason:
+            raise Skip(reason) from reason
+        good = decoded.shape == x.shape and decoded.dtype == torch.float32 and decoded.isfinite().all()
+        gave = f"decode gave {decoded.dtype} of shape {tuple(decoded.shape)}"
+        _expect(good, f"{gave}; return finite float32 of shape {tuple(x.shape)}, or leave decode out")
+
+
+def on_step_gets_a_step_and_its_metrics(make: Make) -> None:
+    """They become curves, written as JSON."""
+    calls: list[tuple[int, Mapping[str, float]]] = []
+    make().fit(_embeddings(), on_step=lambda step, metrics: calls.append((step, metrics)))
+    for step, metrics in calls:
+        good = type(step) is int and all(isinstance(value, int | float) for value in metrics.values())
+        _expect(good, f"fit called on_step({step!r}, {metrics!r}); give an int and floats: loss.item()")
+    if not calls:
+        raise Skip("fit did not call on_step, here at least")
+
+
+def embeddings_may_be_on_the_gpu(make: Make) -> None:
+    """Where there is one."""
+    if not torch.cuda.is_available():
+        raise Skip("there is no GPU that CUDA can use")
+    x = _embeddings()
+    same = torch.equal(_fitted(make, x.cuda()).encode(x.cuda()), _fitted(make, x).encode(x))
+    _expect(same, "embeddings on the GPU got other codes; work on the CPU, or always on one device")
+
+
+CHECKS: tuple[Callable[[Make], None], ...] = (
+    fit_returns_the_tokenizer,
+    codebook_sizes_are_positive_ints,
+    codes_keep_to_the_codebooks,
+    codes_depend_on_the_row_alone,
+    equal_rows_get_equal_codes,
+    bad_embeddings_are_refused,
+    encode_needs_fit,
+    the_seed_alone_decides,
+    the_global_random_state_is_left_alone,
+    the_embeddings_are_left_alone,
+    fitting_again_forgets,
+    arguments_are_kept,
+    a_loaded_tokenizer_is_the_same,
+    a_fresh_process_can_load_it,
+    decode_gives_embeddings,
+    on_step_gets_a_step_and_its_metrics,
+    embeddings_may_be_on_the_gpu,
+)
+
+_ALONE = (
+    "let its row alone decide: networks in eval mode, products inside semantic_ids.nearest.in_equal_batches"
+)
+_DRAW = "draw from torch.Generator().manual_seed(seed), or fit in: with semantic_ids.randomness.seeded(seed)"
+_LOAD = """import sys; from semantic_ids import Tokenizer, testing
+print(Tokenizer.load(sys.argv[1]).encode(testing._embeddings()).tolist())"""
+_KEEP = "keep all that encode uses in attributes of self, without _ before their names"
+
+
+def _embeddings(width: int = 16, seed: int = 0) -> Tensor:
+    return torch.randn(60, width, generator=torch.Generator().manual_seed(seed))
+
+
+def _fitted(make: Make, x: Tensor | None = None) -> Tokenizer:
+    tokenizer = make()
+    tokenizer.fit(_embeddings() if x is None else x, seed=3)
+    return tokenizer
+
+
+def _expect(holds: object, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def _expect_refusal(call: Callable[[Tensor], object], x: Tensor, otherwise: str) -> None:
+    try:
+        call(x)
+    except ValueError:
+        return
+    raise AssertionError(f"{otherwise}; derive the class that defines it from Tokenizer, which checks")
+
+
+def _set_random_state(seed: int) -> None:
+    for set_seed in (torch.manual_seed, np.random.seed, random.seed):
+        set_seed(seed)
