@@ -39,35 +39,34 @@ def _vector(summary: str, source: str, **choices: Any) -> Recipe:
     return Recipe(Autoencoder, summary, source, {"quantizer": {"name": "vector", **choices}})
 
 
-_GRIT = {"surrogate": {"name": "grit", "radius": {"name": "power", "alpha": 0.5}}}
-_LOW_RANK = {"transform": {"name": "low-rank", "rank": 64}}
+def _grit(summary: str, source: str, **choices: Any) -> Recipe:
+    """GRIT-VQ's radius, and its low-rank transform unless another is chosen."""
+    radius = {"name": "power", "alpha": 0.5}
+    transform = {"name": "low-rank", "rank": 64}
+    grit = {"surrogate": {"name": "grit", "radius": radius}, "transform": transform}
+    return _vector(summary, source, **{**grit, **choices})
+
+
 _GUMBEL = {"start": 1.0, "end": 0.1, "shape": "exponential"}
 
 RECIPES: dict[str, Recipe] = {
-    "grit-vq": _vector(
+    "grit-vq": _grit(
         "residual GRIT-VQ: radius surrogate (power, α = ½), C = (I + ABᵀ) E W, all learned (protocol B)",
         "arXiv 2602.01140, extended to residual quantization",
-        **_GRIT,
-        **_LOW_RANK,
     ),
-    "grit-vq-frozen": _vector(
+    "grit-vq-frozen": _grit(
         "the same with E kept as seeded: only A, B and W are learned (protocol A)",
         "arXiv 2602.01140, D.1",
-        **_GRIT,
-        **_LOW_RANK,
         frozen=True,
     ),
-    "grit-vq-ema": _vector(
+    "grit-vq-ema": _grit(
         "the same with E moved by averages (protocol B by EMA)",
         "arXiv 2602.01140, D.2",
-        **_GRIT,
-        **_LOW_RANK,
         learning="ema",
     ),
-    "grit-vq-attention": _vector(
+    "grit-vq-attention": _grit(
         "residual GRIT-VQ with gated attention over codewords for its transform",
         "arXiv 2602.01140, §4.3",
-        **_GRIT,
         transform="attention",
     ),
     "rq-vae": _vector(
