@@ -55,9 +55,17 @@ def test_no_codeword_is_nearer(n: int, size: int, dim: int, seed: int, offset: f
     np.testing.assert_allclose(chosen, truth.min(axis=1), rtol=1e-4, atol=1e-4)
 
 
-def test_of_equal_codewords_the_first_is_taken() -> None:
-    half = normal(3, 150, 24)
-    assert int(nearest(normal(4, 400, 24), torch.cat([half, half])).max()) < 150
+@pytest.mark.parametrize("size", [150, 160, 512])
+def test_of_equal_codewords_the_first_is_taken(size: int) -> None:
+    half = normal(3, size, 24)
+    assert int(nearest(normal(4, 400, 24), torch.cat([half, half])).max()) < size
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_among_many_codewords_too(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    points, codewords = (torch.randint(-3, 4, (n, 2), generator=generator).float() for n in (300, size))
+    assert nearest(points, codewords).tolist() == distances(points, codewords).argmin(axis=1).tolist()
 
 
 @pytest.mark.parametrize("n", [1023, 1024, 1025, 2049])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 _SCORES_AT_ONCE = 1 << 20
 _ROWS_AT_ONCE = 1024
+_GROUP, _WORTH_GROUPING = 8, 256
 
 
 @torch.no_grad()
@@ -32,14 +33,33 @@ def nearest(points: Tensor, codewords: Tensor) -> Tensor:
         codewords = codewords.to(dtype)
         centre = codewords.mean(dim=0)
         codewords = codewords - centre
+        grouped = len(codewords) >= _WORTH_GROUPING and len(codewords) % _GROUP == 0
+        if grouped:
+            codewords = codewords.unflatten(0, (-1, _GROUP)).transpose(0, 1).flatten(0, 1)
         bias = codewords.square().sum(dim=1).mul_(-0.5)
+        largest = _largest_grouped if grouped else _largest
         # A power of two, so that batches of one size fall into blocks of one size as well.
         rows = 1 << (max(1, _SCORES_AT_ONCE // len(codewords)).bit_length() - 1)
         found = [
-            torch.addmm(bias, part.to(dtype) - centre, codewords.T).max(dim=1).indices
-            for part in points.split(rows)
+            largest(torch.addmm(bias, part.to(dtype) - centre, codewords.T)) for part in points.split(rows)
         ]
     return torch.cat(found)
+
+
+def _largest(scores: Tensor) -> Tensor:
+    """``(n, K)`` → ``(n,)``: the column of each row's largest score, the first where several are."""
+    return scores.max(dim=1).indices
+
+
+def _largest_grouped(scores: Tensor) -> Tensor:
+    """The same for columns dealt out in groups of 8: column ``w·K/8 + g`` is codeword ``8g + w``.
+
+    A maximum without its place takes a sixth of the time, and then one group is left to search.
+    """
+    members = scores.unflatten(1, (_GROUP, -1))
+    group = _largest(members.amax(dim=1))
+    inside = members.gather(2, group[:, None, None].expand(-1, _GROUP, 1))[..., 0]
+    return group * _GROUP + _largest(inside)
 
 
 @torch.no_grad()
