@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipelines.results import NO_RETRIEVER, NO_TOKENIZER
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.table import RETRIEVERS
 from recsys.training import Training
@@ -93,7 +95,7 @@ class TextConfig(Section):
 
 
 class CodesConfig(Section):
-    """A table of codes that others made.
+    """A table of codes that others made; its path alone will do.
 
     Attributes:
         file: its path.
@@ -105,6 +107,19 @@ class CodesConfig(Section):
     column: str | tuple[str, ...] = "codes"
     levels: int | None = Field(None, ge=1)
     codebook_size: int | None = Field(None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+    @field_validator("file")
+    @classmethod
+    def _known_format(cls, file: Path) -> Path:
+        from recsys.codes import check_format  # noqa: PLC0415 — polars is for files of codes only
+
+        check_format(file)
+        return file
 
 
 class TokenizerConfig(Section):
@@ -223,7 +238,7 @@ class BenchmarkConfig(Section):
         semantic_ids: parameters for every tokenizer that knows them, such as ``levels``.
         collisions: what becomes of items that share all codes; see :mod:`semantic_ids.collisions`.
         tokenizers: what is compared.
-        retrievers: what it is compared under; with none, the semantic IDs alone are compared.
+        retrievers: what it is compared under; with none that uses semantic IDs, these alone are compared.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -243,6 +258,8 @@ class BenchmarkConfig(Section):
     def _distinct_names(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
         names = [entry.name for entry in entries]
         for name in names:
+            if name in (NO_TOKENIZER, NO_RETRIEVER):
+                raise ValueError(f"{name!r} stands for none in tables; give it another 'name'")
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} stands here twice; give one of them another 'name'")
         return entries
@@ -257,14 +274,21 @@ class BenchmarkConfig(Section):
     @model_validator(mode="after")
     def _reference_takes_part(self) -> Self:
         names = [tokenizer.name for tokenizer in self.tokenizers]
-        if self.retrievers and self.evaluation.reference not in names:
+        if self.uses_ids() and self.evaluation.reference not in names:
             raise ValueError(
                 f"evaluation.reference {self.evaluation.reference!r} is none of the tokenizers: "
                 f"{', '.join(names)}"
             )
+        known = {name for one in self.tokenizers if one.recipe for name in recipe(one.recipe).parameters()}
+        left = {key: value for key, value in self.semantic_ids.items() if key in known}
         for key in self.semantic_ids:
-            if not any(key in recipe(t.recipe).parameters() for t in self.tokenizers if t.recipe):
-                raise ValueError(f"semantic_ids.{key} is a parameter of none of the tokenizers")
+            if key not in known:
+                without = yaml.safe_dump(left, default_flow_style=True, width=math.inf).strip()
+                raise ValueError(
+                    f"semantic_ids.{key} is a parameter of none of the tokenizers. "
+                    f"{nearest_name(key, sorted(known) or ['nothing'])} "
+                    f"Or leave it out: --set 'semantic_ids={without}'"
+                )
         return self
 
     @model_validator(mode="after")
@@ -272,15 +296,20 @@ class BenchmarkConfig(Section):
         for tokenizer in self.tokenizers:
             try:
                 made = tokenizer.make(self.semantic_ids) if tokenizer.recipe else None
+                if made:
+                    made.params()  # what cannot be saved is an error here, not after the fit
             except (TypeError, ValueError) as error:
                 raise ValueError(f"tokenizer {tokenizer.name!r} cannot be made: {error}") from error
-            measures = made and type(made).last_level_distances is not Tokenizer.last_level_distances
-            if self.collisions_of(tokenizer) == "sinkhorn" and not measures:
+            if self.collisions_of(tokenizer) == "sinkhorn" and not (made and made.measures_last_level):
                 raise ValueError(
                     "sinkhorn needs distances to the last level's codewords, which tokenizer "
                     f"{tokenizer.name!r} does not know; give it collisions: shared, or digit"
                 )
         return self
+
+    def uses_ids(self) -> bool:
+        """Whether any retriever looks at semantic IDs; else tokenizers alone are compared."""
+        return any(RETRIEVERS[retriever.kind].uses_ids for retriever in self.retrievers)
 
     def collisions_of(self, tokenizer: TokenizerConfig) -> Collisions:
         """Its own, or else the benchmark's."""

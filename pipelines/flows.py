@@ -45,8 +45,8 @@ def benchmark(config: str, settings: list[str] | None = None) -> str:
             states[step.digest] = run(store, step, wait_for=before, return_state=True)
             states[step.digest].result()
 
-    made(steps.corpus)
-    made(steps.embeddings)
+    for step in steps.first:
+        made(step)
     tracker = Tracker.open(
         chosen.workspace,
         chosen.name,

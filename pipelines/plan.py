@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,10 @@ from pipelines.config import BenchmarkConfig, CodesConfig, ConfigError, Retrieve
 from pipelines.results import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.store import Step
 from recsys.retrievers.table import RETRIEVERS
+from semantic_ids.registry import ENTRY_POINTS
+
+_TOKENIZE_VERSION = 3
+"""Of fitting and of importing alike: one stage, whose files are written by one function."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +46,22 @@ class Plan:
     """The steps of a benchmark.
 
     Attributes:
-        corpus, embeddings: what all cells share.
+        corpus: what all cells share.
+        first: what is made before any cell: the corpus; the codes of others, in whose files a mistake
+            is found thus before hours of training; and embeddings, if a tokenizer learns from them.
         cells: in the order they are run.
         report: the last step; when it is done, all is.
     """
 
     corpus: Step
-    embeddings: Step
+    first: tuple[Step, ...]
     cells: tuple[CellPlan, ...]
     report: Step
 
     def steps(self) -> Iterator[Step]:
         """All but the report, each once, in an order in which they can be made."""
         seen = set()
-        for step in (self.corpus, self.embeddings, *(step for cell in self.cells for step in cell.steps)):
+        for step in (*self.first, *(step for cell in self.cells for step in cell.steps)):
             if step.digest not in seen:
                 seen.add(step.digest)
                 yield step
@@ -74,6 +83,9 @@ def plan(config: BenchmarkConfig) -> Plan:
         for tokenizer in config.tokenizers
         for cell in _cells(config, embeddings, tokenizer, seed)
     ]
+    tokenized = [cell.steps[0] for cell in cells]
+    imported = [step for step in tokenized if "embeddings" not in step.inputs]
+    embedded = [embeddings] if len(imported) < len(tokenized) else []
     for retriever in config.retrievers:
         if not RETRIEVERS[retriever.kind].uses_ids:
             seed = config.seeds[0]
@@ -87,13 +99,13 @@ def plan(config: BenchmarkConfig) -> Plan:
     }
     inputs = {f"{number}.{step.stage}": step for number, cell in enumerate(cells) for step in cell.steps}
     report = Step("report", config.name, 2, about, {"corpus": corpus, **inputs}, stages.report)
-    return Plan(corpus, embeddings, tuple(cells), report)
+    return Plan(corpus, (corpus, *imported, *embedded), tuple(cells), report)
 
 
 def _cells(
     config: BenchmarkConfig, embeddings: Step, tokenizer: TokenizerConfig, seed: int
 ) -> Iterator[CellPlan]:
-    """One for each retriever that looks at codes; a single one if there are no retrievers at all."""
+    """One for each retriever that looks at codes; a single one if there is none."""
     corpus, label = embeddings.inputs["corpus"], f"{tokenizer.name} seed {seed}"
     if tokenizer.codes:
         tokenize = _import(config, corpus, tokenizer, tokenizer.codes)
@@ -101,8 +113,9 @@ def _cells(
         collisions = {"collisions": config.collisions_of(tokenizer)}
         about = {**_resolved(tokenizer, config.semantic_ids), **collisions, "seed": seed}
         inputs = {"corpus": corpus, "embeddings": embeddings}
-        tokenize = Step("tokenize", label, 2, about, inputs, stages.tokenize)
-    if not config.retrievers:
+        work = partial(stages.tokenize, tokenizer.name)
+        tokenize = Step("tokenize", label, _TOKENIZE_VERSION, about, inputs, work)
+    if not config.uses_ids():
         yield CellPlan(tokenizer.name, NO_RETRIEVER, seed, (tokenize,))
     for retriever in config.retrievers:
         if RETRIEVERS[retriever.kind].uses_ids:
@@ -130,22 +143,44 @@ def _import(config: BenchmarkConfig, corpus: Step, tokenizer: TokenizerConfig, c
     setting = f"tokenizers.{config.tokenizers.index(tokenizer)}.codes.file=FILE"
     about = {
         **codes.model_dump(mode="json", exclude={"file"}),
-        "format": codes.file.suffix,
+        "format": codes.file.suffix.lower(),
         "file_sha256": _sha256(codes.file, setting),
         "collisions": config.collisions_of(tokenizer),
     }
     work = partial(stages.import_codes, codes.file)
-    return Step("tokenize", tokenizer.name, 1, about, {"corpus": corpus}, work)
+    return Step("tokenize", tokenizer.name, _TOKENIZE_VERSION, about, {"corpus": corpus}, work)
 
 
 def _resolved(tokenizer: TokenizerConfig, shared: Mapping[str, Any]) -> dict[str, Any]:
-    """The class and all its arguments, and for a plug-in its source, so that editing it counts."""
+    """The class and all its arguments, and for a plug-in its source and version, so that a change counts."""
     made = tokenizer.make(shared)
     kind = type(made)
-    about = {"class": f"{kind.__module__}:{kind.__qualname__}", "params": made.params()}
+    about: dict[str, Any] = {"class": f"{kind.__module__}:{kind.__qualname__}", "params": made.params()}
     if not kind.__module__.startswith("semantic_ids."):
-        about["source_sha256"] = hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()
+        digests = [file.name + hashlib.sha256(file.read_bytes()).hexdigest() for file in _source(kind)]
+        about["source_sha256"] = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+        for entry in entry_points(group=ENTRY_POINTS, name=tokenizer.recipe):
+            about["version"] = entry.dist.version if entry.dist else None
     return about
+
+
+def _source(kind: type) -> set[Path]:
+    """All of a class's package; of a loose module, it and what it imports of the modules beside it."""
+    package = sys.modules[kind.__module__.partition(".")[0]]
+    found = {file for folder in getattr(package, "__path__", ()) for file in Path(folder).rglob("*.py")}
+    todo = [] if found else [Path(inspect.getfile(kind))]
+    while todo:
+        file = todo.pop()
+        found.add(file)
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(str(node.module))
+        beside = {file.with_name(f"{name}.py") for name in names}
+        todo += [module for module in beside - found if module.is_file()]
+    return found
 
 
 def _ingest(config: BenchmarkConfig) -> Step:

@@ -34,6 +34,8 @@ from semantic_ids.registry import create
 Config = Mapping[str, Any]
 Inputs = Mapping[str, Path]
 
+_OF_CODEBOOK_SIZE = ("utilization", "dead_codes", "gini")
+
 
 def ingest(raw: Path, config: Config, inputs: Inputs, out: Path) -> None:
     """Files in the folder ``raw`` → items, sequences, each item's category, and ``corpus.json``."""
@@ -75,37 +77,41 @@ def embed(config: Config, inputs: Inputs, out: Path) -> None:
     np.save(out / "embeddings.npy", vectors)
 
 
-def tokenize(config: Config, inputs: Inputs, out: Path) -> None:
+def tokenize(name: str, config: Config, inputs: Inputs, out: Path) -> None:
     """``embeddings.npy`` → the fitted tokenizer, the catalogue's semantic IDs and their quality.
 
-    ``quality.json`` also holds the seconds of fitting and of encoding the catalogue, by the clock on the
-    wall and of this process on all its cores.
+    ``name`` is what errors call the tokenizer. ``quality.json`` also holds the seconds of fitting and of
+    encoding the catalogue, by the clock on the wall and of this process on all its cores.
     """
     embeddings = np.load(inputs["embeddings"] / "embeddings.npy", allow_pickle=False)
-    tokenizer = create(config["class"], **config["params"])
-    curves = Curves(out / "curves.jsonl", getattr(tokenizer, "steps", None))
     figures: dict[str, float] = {}
-    with _timed("fit", figures):
-        tokenizer.fit(torch.from_numpy(embeddings), seed=config["seed"], on_step=curves)
-    with _timed("encode", figures):
-        codes = tokenizer.encode(torch.from_numpy(embeddings))
-    ids = SemanticIds(codes.cpu().numpy(), tokenizer.codebook_sizes)
-    if config["collisions"] == "sinkhorn":
+    with _named(name, config["class"]):
+        tokenizer = create(config["class"], **config["params"])
+        curves = Curves(out / "curves.jsonl", getattr(tokenizer, "steps", None))
+        with _timed("fit", figures):
+            tokenizer.fit(torch.from_numpy(embeddings), seed=config["seed"], on_step=curves)
+        with _timed("encode", figures):
+            codes = tokenizer.encode(torch.from_numpy(embeddings))
+        ids = SemanticIds(codes.cpu().numpy(), tokenizer.codebook_sizes)
+        if config["collisions"] == "sinkhorn":
 
-        def distances(items: Ints) -> Doubles:
-            return tokenizer.last_level_distances(torch.from_numpy(embeddings[items])).cpu().numpy()
+            def distances(items: Ints) -> Doubles:
+                return tokenizer.last_level_distances(torch.from_numpy(embeddings[items])).cpu().numpy()
 
-        ids = sinkhorn(ids, distances)
-    try:
-        reconstructed = tokenizer.decode(torch.from_numpy(ids.codes)).cpu().numpy()
-    except NotImplementedError:
-        reconstructed = None
-    tokenizer.save(out / "tokenizer")
+            ids = sinkhorn(ids, distances)
+        try:
+            reconstructed = tokenizer.decode(torch.from_numpy(ids.codes)).cpu().numpy()
+        except NotImplementedError:
+            reconstructed = None
+        tokenizer.save(out / "tokenizer")
     _write_ids(ids, config, inputs, out, figures=figures, embeddings=embeddings, reconstructed=reconstructed)
 
 
 def import_codes(file: Path, config: Config, inputs: Inputs, out: Path) -> None:
-    """A file of codes → all that :func:`tokenize` gives, but for the tokenizer and its seconds."""
+    """A file of codes → all that :func:`tokenize` gives, but for the tokenizer and its seconds.
+
+    Where the codebooks' size is not given, the figures that it enters are left out too.
+    """
     import polars as pl  # noqa: PLC0415
 
     from recsys.codes import read_codes  # noqa: PLC0415
@@ -114,8 +120,8 @@ def import_codes(file: Path, config: Config, inputs: Inputs, out: Path) -> None:
     how = {name: config[name] for name in ("key", "column", "levels", "codebook_size")}
     ids = read_codes(file, item_ids=items["item_id"].to_list(), **how)
     (out / "curves.jsonl").touch()
-    unknown = np.empty((ids.num_items, 0), dtype=np.float32)
-    _write_ids(ids, config, inputs, out, figures={}, embeddings=unknown)
+    unknown = () if config["codebook_size"] else _OF_CODEBOOK_SIZE
+    _write_ids(ids, config, inputs, out, figures={}, unknown=unknown)
 
 
 def fit(config: Config, inputs: Inputs, out: Path) -> None:
@@ -163,15 +169,34 @@ def _write_ids(
     out: Path,
     *,
     figures: Mapping[str, float],
-    embeddings: Floats,
+    embeddings: Floats | None = None,
     reconstructed: Floats | None = None,
+    unknown: tuple[str, ...] = (),
 ) -> None:
-    """Semantic IDs, with the digit if that is asked for, and the quality they have without it."""
+    """Semantic IDs, with the digit if that is asked for, and the quality they have without it.
+
+    What begins with one of ``unknown`` is left out of ``quality.json``.
+    """
     names, categories = read_categories(inputs["corpus"])
-    measured = {**figures, **quality(ids, embeddings, reconstructed, categories).as_metrics()}
-    (out / "quality.json").write_text(json.dumps(measured, indent=2) + "\n")
+    measured = quality(ids, embeddings, reconstructed, categories).as_metrics()
+    known = {name: value for name, value in measured.items() if not name.startswith(unknown)}
+    (out / "quality.json").write_text(json.dumps({**figures, **known}, indent=2) + "\n")
     CodeCategories.of(ids.codes[:, 0], categories, names).write(out / "code_categories.json")
     (with_digit(ids) if config["collisions"] == "digit" else ids).save(out)
+
+
+@contextmanager
+def _named(tokenizer: str, kind: str) -> Iterator[None]:
+    """Let errors in the block say which tokenizer they are of; an ``OSError`` may pass and is left alone."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # a plug-in may fail in any way
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        if not kind.startswith("semantic_ids."):
+            what += f" (semantic_ids.testing.check_tokenizer tells what {kind} has to mend)"
+        raise ValueError(f"tokenizer {tokenizer}: {what}") from error
 
 
 @contextmanager
@@ -197,7 +222,8 @@ class Curves:
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep one step."""
+        numbers = {name: float(value) for name, value in metrics.items()}  # tensors and NumPy's, too
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-        shown = " ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:3])
+            file.write(json.dumps({"step": step, **numbers}) + "\n")
+        shown = " ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:3])
         progress(step, self.total, shown)

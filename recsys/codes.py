@@ -12,6 +12,7 @@ import polars as pl
 from semantic_ids.choices import nearest_name
 from semantic_ids.ids import Ints, SemanticIds
 
+_HIGHEST = 10_000_000
 _TOKEN = r"^(?:<?[A-Za-z]+_)?(\d+)>?$"  # noqa: S105 — a code: 12, a_12 or <a_12>
 
 
@@ -26,7 +27,7 @@ def read_codes(
 ) -> SemanticIds:
     """Read the codes of a catalogue's items from a file, whose other items are passed over.
 
-    By the ending of its name the file is one of
+    By the ending of its name, in capitals or not, the file is one of
 
     - ``.parquet``: a row an item, with its ID in ``key`` and a list of its codes in ``column``, or with
       several columns, one a level, coarse to fine;
@@ -56,13 +57,18 @@ def read_codes(
         OSError: the file cannot be read.
     """
     path = Path(path)
-    if path.suffix in (".json", ".jsonl"):
+    check_format(path)
+    ending = path.suffix.lower()
+    if ending in (".json", ".jsonl"):
         where, frame = str(path), _read_json(path)
     else:
         columns = [column] if isinstance(column, str) else list(column)
         where, frame = f"{path}, column {', '.join(columns)}", _read_table(path, key, columns)
     found = _rows_of(where, frame, item_ids)
-    codes = _numbers(where, found, levels)
+    one_a_level = " (a CSV has one column a level)" if ending == ".csv" else ""
+    codes = _numbers(where, found, levels, f"integers from 0{one_a_level}")
+    too_high = (codes > _HIGHEST).any(axis=1)
+    _refuse(where, found.filter(too_high), f"have codes above {_HIGHEST:,}, are these item IDs?")
     if codebook_size is None:
         return SemanticIds(codes, tuple(int(highest) + 1 for highest in codes.max(axis=0)))
     too_high = (codes >= codebook_size).any(axis=1)
@@ -70,23 +76,31 @@ def read_codes(
     return SemanticIds(codes, (codebook_size,) * codes.shape[1])
 
 
+def check_format(path: Path) -> None:
+    """Raise a :class:`ValueError` unless the file's name ends like one that :func:`read_codes` reads."""
+    if path.suffix.lower() not in (".parquet", ".csv", ".json", ".jsonl"):
+        raise ValueError(f"{path} is no table of codes: it must end in .parquet, .csv, .json or .jsonl")
+
+
 def _rows_of(where: str, frame: pl.DataFrame, item_ids: Sequence[str]) -> pl.DataFrame:
     """The items' rows in the items' order."""
+    if frame.is_empty():
+        raise ValueError(f"{where}: there are no items")
     items = pl.DataFrame({"item": item_ids}, schema={"item": pl.String})
     named = frame.join(items, on="item", how="semi")
     _refuse(where, named.filter(named["item"].is_duplicated()), "stand there more than once")
-    found = items.join(frame, on="item", how="left", maintain_order="left")
-    missing = found["codes"].list.len().fill_null(0) == 0
-    example = frame["item"].first()
-    _refuse(where, found.filter(missing), f"have no codes there, but {example!r}, for one, stands there")
+    missing = items.join(named, on="item", how="anti", maintain_order="left")
+    _refuse(where, missing, f"do not stand there, but {frame['item'].first()!r}, for one, does")
+    found = items.join(named, on="item", how="left", maintain_order="left")
+    _refuse(where, found.filter(found["codes"].list.len().fill_null(0) == 0), "have no list of codes")
     return found
 
 
-def _numbers(where: str, found: pl.DataFrame, levels: int | None) -> Ints:
-    """``(N, L)`` of the rows' texts."""
+def _numbers(where: str, found: pl.DataFrame, levels: int | None, expected: str) -> Ints:
+    """``(N, L)`` of the rows' texts, which must be what is ``expected``."""
     number = pl.element().str.extract(_TOKEN, 1).cast(pl.Int64, strict=False)
     codes = found["codes"].list.eval(number)
-    _refuse(where, found.filter(codes.list.contains(None)), "have codes that are no integers from 0")
+    _refuse(where, found.filter(codes.list.contains(None)), f"have codes that are no {expected}")
     lengths = codes.list.len()
     if levels is None:
         levels = int(lengths[0])
@@ -99,30 +113,30 @@ def _numbers(where: str, found: pl.DataFrame, levels: int | None) -> Ints:
 def _read_table(path: Path, key: str, columns: Sequence[str]) -> pl.DataFrame:
     """``item``, text, and ``codes``, lists of texts."""
     try:
-        if path.suffix == ".parquet":
-            table = pl.scan_parquet(path)
-        elif path.suffix == ".csv":
-            table = pl.scan_csv(path, infer_schema=False)
-        else:
-            raise ValueError(f"{path} is no table of codes: it must end in .parquet, .csv, .json or .jsonl")
+        parquet = path.suffix.lower() == ".parquet"
+        table = pl.scan_parquet(path) if parquet else pl.scan_csv(path, infer_schema=False)
         known = table.collect_schema()
         for name in (key, *columns):
             if name not in known:
                 raise ValueError(f"{path} has no column {name!r}. {nearest_name(name, known.names())}")
+        if key in columns or known[key].is_nested():
+            raise ValueError(f"{path}: column {key!r} holds codes; name that of the item IDs with key")
         lists = pl.concat_list(
             pl.col(name).cast(pl.List(pl.String) if known[name].is_nested() else pl.String)
             for name in columns
         )
         return table.select(pl.col(key).cast(pl.String).alias("item"), lists.alias("codes")).collect()
     except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{path} cannot be read as a table: {error}") from error
+        what = str(error).partition("\n")[0]
+        raise ValueError(f"{path} cannot be read as a table: {what}") from error
 
 
 def _read_json(path: Path) -> pl.DataFrame:
     """As :func:`_read_table`; an item that stands there twice has two rows."""
     text = path.read_text()
     pairs: list[tuple[str, Any]] = []
-    for number, part in enumerate(text.splitlines() if path.suffix == ".jsonl" else [text], start=1):
+    lines = text.splitlines() if path.suffix.lower() == ".jsonl" else [text]
+    for number, part in enumerate(lines, start=1):
         try:
             document = json.loads(part, object_pairs_hook=tuple)
         except ValueError as error:

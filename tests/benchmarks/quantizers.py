@@ -17,8 +17,8 @@ from rich.table import Table
 from vector_quantize_pytorch import ResidualVQ
 
 import semantic_ids
-from semantic_ids.codebook import Codebook
-from semantic_ids.vector import VectorQuantizer
+from semantic_ids.quantizers.codebook import Codebook
+from semantic_ids.quantizers.vector import VectorQuantizer
 
 DIM, REPETITIONS = 32, 7
 SHAPES = [(4, 256, 1024), (4, 256, 8192), (3, 1024, 8192), (3, 8192, 8192)]
@@ -80,7 +80,8 @@ def residual_quantization() -> None:
                 peer(x[None])
 
         def encode_ours(ours: VectorQuantizer = ours, x: torch.Tensor = x) -> None:
-            ours.encode(x)
+            with torch.no_grad():
+                ours(x)  # the peer, too, has its codes only together with what they decode to
 
         for what, works in (("train", (train_peer, train_ours)), ("encode", (encode_peer, encode_ours))):
             for module in (peer, ours):

@@ -75,7 +75,12 @@ def test_the_ways_with_collisions_and_published_codes_in_one_benchmark(
     imported = SemanticIds.load(tokenized(workspace, "published"))  # one folder for both seeds
     assert imported.codes[:, :2].tolist() == codes[:, :2].tolist()
     assert (imported.leaf_sizes == 1).all()
-    assert "reconstruction_error" not in quality(tokenized(workspace, "published"))
+    figures = quality(tokenized(workspace, "published"))
+    assert 1 < figures["perplexity"] <= 8
+    # How many codes there could have been is not known.
+    assert not any(
+        name.startswith(("utilization", "dead_codes", "gini", "reconstruction")) for name in figures
+    )
     fitted = {path.name.rpartition("-")[0] for path in (workspace / "stages" / "fit").iterdir()}
     assert fitted >= {
         f"dual-encoder_{name}_seed_{seed}" for name in ("digit", "published") for seed in (0, 1)
@@ -102,6 +107,31 @@ def test_published_codes_count_by_their_content(tiny: Path, tmp_path: Path) -> N
     assert digests(file) != {first}
 
 
+def test_published_codes_are_read_before_anything_is_fitted(
+    finished: Path, tiny: Path, gritrec: Gritrec, tmp_path: Path
+) -> None:
+    wrong, workspace = tmp_path / "wrong.json", tmp_path / "workspace"
+    wrong.write_text('{"nobody": [1]}')
+    shutil.copytree(finished / "stages" / "ingest", workspace / "stages" / "ingest")
+    settings = [f"workspace={workspace}", f"tokenizers=[rq-vae, {{codes: {wrong}}}]"]
+    failed = gritrec("run", tiny, *(p for s in settings for p in ("--set", s)), exit_code=1)
+    expected = f"Error: {wrong}: 120 items of the catalogue do not stand there, but 'nobody', for one, does"
+    assert failed.stderr.splitlines()[-1].startswith(expected)
+    assert {path.parent.parent.name for path in workspace.rglob("manifest.json")} == {"ingest"}
+
+
+def test_embeddings_are_made_only_for_tokenizers_that_learn(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs.json").write_text("{}")
+    codes = f"{{codes: {tmp_path / 'theirs.json'}}}"
+    for retrievers in ("[dual-encoder]", "[popularity]"):
+        settings = [f"retrievers={retrievers}", "evaluation.reference=theirs", "semantic_ids={}"]
+        alone = [step.stage for step in steps_of(tiny, f"tokenizers=[{codes}]", *settings).steps()]
+        assert alone[:2] == ["ingest", "tokenize"]
+        assert "embed" not in alone
+        both = steps_of(tiny, f"tokenizers=[lsh, {codes}]", *settings).steps()
+        assert [step.title for step in both][:3] == ["ingest tiny", "tokenize theirs", "embed tiny lsa"]
+
+
 def test_a_file_of_codes_that_is_missing_is_said_before_any_work(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         steps_of(tiny, f"tokenizers.1={{codes: {{file: {tmp_path / 'none.json'}}}}}")
@@ -113,6 +143,18 @@ def test_a_tokenizer_may_handle_collisions_other_than_the_benchmark(tiny: Path) 
     config = load_config(tiny, ["collisions=sinkhorn", "tokenizers.1={recipe: lsh, collisions: digit}"])
     assert [config.collisions_of(one) for one in config.tokenizers] == ["sinkhorn", "digit"]
     assert load_config(tiny).collisions_of(config.tokenizers[0]) == "shared"
+
+
+def test_the_path_of_a_table_of_codes_will_do(tiny: Path) -> None:
+    theirs = load_config(tiny, ["tokenizers.1={codes: some/theirs.PARQUET}"]).tokenizers[1]
+    assert theirs.name == "theirs"
+    assert theirs.codes.model_dump() == {
+        "file": Path("some/theirs.PARQUET"),
+        "key": "item_id",
+        "column": "codes",
+        "levels": None,
+        "codebook_size": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -127,6 +169,8 @@ def test_a_tokenizer_may_handle_collisions_other_than_the_benchmark(tiny: Path) 
             ["tokenizers.1={codes: {file: x.json}, collisions: sinkhorn}"],
             "sinkhorn needs distances to the last level's codewords, which tokenizer 'x' does not know",
         ),
+        (["collisions=sinkhorn", "tokenizers.1=fsq"], "which tokenizer 'fsq' does not know"),
+        (["tokenizers.1={codes: x.txt}"], "file: x.txt is no table of codes: it must end in .parquet, .csv,"),
         (["tokenizers.1={name: x}"], "tokenizers.1: a tokenizer is either a recipe or a file of codes"),
         (["tokenizers.1={recipe: lsh, codes: {file: x.json}}"], "give one of the two"),
         (["tokenizers.1={codes: {file: x.json}, params: {levels: 2}}"], "params are those of a recipe"),

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,9 +61,18 @@ def test_settings_override_the_file(
     assert read(load_config(tiny, [setting]))
 
 
-def test_tokenizers_alone_need_no_reference(tiny: Path) -> None:
-    config = load_config(tiny, ["retrievers=[]", "evaluation.reference=lsh"])
-    assert config.retrievers == ()
+@pytest.mark.parametrize("retrievers", ["[]", "[popularity]"])
+def test_tokenizers_alone_need_no_reference(retrievers: str, tiny: Path) -> None:
+    config = load_config(tiny, [f"retrievers={retrievers}", "evaluation.reference=lsh"])
+    assert not config.uses_ids()
+
+
+def test_the_advice_on_a_parameter_of_no_tokenizer_helps(tiny: Path) -> None:
+    swapped = "tokenizers=[rq-kmeans, dense-id]"
+    message = complaint(tiny, swapped, "evaluation.reference=rq-kmeans")
+    advice = re.search(r"--set '(.*)'$", message, re.MULTILINE).group(1)
+    config = load_config(tiny, [swapped, "evaluation.reference=rq-kmeans", advice])
+    assert config.semantic_ids == {"levels": 2, "codebook_size": 8}
 
 
 def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
@@ -95,7 +105,12 @@ def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
             "'lsh' cannot be made: LSH needs a codebook",
         ),
         ("semantic_ids.levels=two", "tokenizer 'rq-vae' cannot be made"),
-        ("semantic_ids.levelz=2", "semantic_ids.levelz is a parameter of none of the tokenizers"),
+        (
+            "semantic_ids.levelz=2",
+            "semantic_ids.levelz is a parameter of none of the tokenizers. Did you mean 'levels'? "
+            "Or leave it out: --set 'semantic_ids={batch_size: 64, codebook_size: 8, levels: 2, steps: 20}'",
+        ),
+        ("tokenizers.1={recipe: lsh, name: –}", "tokenizers: '–' stands for none in tables; give it another"),
         (
             "tokenizers=[rq-vae, rq-vae]",
             "tokenizers: 'rq-vae' stands here twice; give one of them another 'name'",
@@ -136,6 +151,18 @@ def test_a_wrong_value_is_named_with_the_file(tiny: Path, setting: str, expected
 )
 def test_a_setting_that_cannot_be_read_is_named(tiny: Path, setting: str, expected: str) -> None:
     assert complaint(tiny, setting).startswith(f"--set {setting}: {expected}")
+
+
+def test_a_plug_in_that_cannot_be_saved_is_refused_before_it_is_fitted(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_tuples.py").write_text(
+        "from semantic_ids.fitted import DenseIds\n\n\n"
+        "class Mine(DenseIds):\n    def __init__(self, widths=(1, 2)):\n        self.widths = widths\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    message = complaint(tiny, "tokenizers.1='of_tuples:Mine'")
+    assert "tokenizer 'Mine' cannot be made: Mine.widths, a tuple, would not survive saving" in message
 
 
 def test_everything_that_is_wrong_is_said_at_once(tiny: Path) -> None:

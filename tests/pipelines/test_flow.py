@@ -164,6 +164,18 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(
     assert not list(workspace.rglob("*.partial-*"))
 
 
+def test_a_retriever_that_uses_no_semantic_ids_leaves_the_tokenizers_to_be_compared(
+    finished: Path, tiny: Path, gritrec: Gritrec
+) -> None:
+    settings = [f"workspace={finished}", "name=floor", "retrievers=[popularity]"]
+    gritrec("run", tiny, *(part for setting in settings for part in ("--set", setting)))
+    assert sorted(run.info.run_name for run in runs(finished, "floor")[1]) == [
+        "rq-kmeans · – · seed 0",
+        "rq-vae · – · seed 0",
+        "– · popularity · seed 0",
+    ]
+
+
 def test_tokenizers_alone_are_compared_where_there_are_no_retrievers(
     finished: Path, tiny: Path, gritrec: Gritrec
 ) -> None:
@@ -263,7 +275,10 @@ def test_a_run_that_failed_is_marked_and_goes_on_when_mended(
     ]
     command = ["run", tiny, *(part for setting in settings for part in ("--set", setting))]
     failed = gritrec(*command, exit_code=1, PYTHONPATH=str(Path(__file__).parent))
-    assert failed.stderr.splitlines()[-1] == f"Error: there is no folder {ready}; make it"
+    assert failed.stderr.splitlines()[-1] == (
+        f"Error: tokenizer late: there is no folder {ready}; make it "
+        "(semantic_ids.testing.check_tokenizer tells what test_flow:NotYet has to mend)"
+    )
     assert "Traceback" not in failed.stderr
     (before,), children = runs(finished, "mended")
     assert before.info.status == "FAILED"

@@ -107,9 +107,14 @@ def test_a_codebook_size_holds_for_all_levels(tmp_path: Path) -> None:
         (
             {"b": None},
             {},
-            "1 items of the catalogue have no codes there, but 'c', for one, stands there; first b",
+            "1 items of the catalogue have no list of codes; first b",
         ),
-        ({"a": [], "c": []}, {}, "2 items of the catalogue have no codes there, but"),
+        ({"a": [], "c": []}, {}, "2 items of the catalogue have no list of codes; first a, c"),
+        (
+            {"b": [1, 10**12, 1]},
+            {},
+            "1 items of the catalogue have codes above 10,000,000, are these item IDs?",
+        ),
         ({"b": [1, 3]}, {}, "1 items of the catalogue have not 3 codes, as the first has; first b"),
         ({}, {"levels": 4}, "3 items of the catalogue have fewer than 4 codes; first a, b, c"),
         ({"b": [1, -3, 1]}, {}, "1 items of the catalogue have codes that are no integers from 0; first b"),
@@ -158,7 +163,9 @@ def test_an_item_that_stands_there_twice_is_refused(suffix: str, tmp_path: Path)
 def test_only_the_first_few_items_are_named(tmp_path: Path) -> None:
     path = tmp_path / "codes.json"
     path.write_text('{"0": [1]}')
-    with pytest.raises(ValueError, match=r"100 items of the catalogue .* '0', .*; first i0, i1, i2$"):
+    with pytest.raises(
+        ValueError, match=r"100 items of the catalogue do not stand there, but '0', .*; first i0, i1, i2$"
+    ):
         read_codes(path, item_ids=[f"i{number}" for number in range(100)])
 
 
@@ -166,6 +173,10 @@ def test_only_the_first_few_items_are_named(tmp_path: Path) -> None:
     ("name", "content", "expected"),
     [
         ("codes.txt", "", "it must end in .parquet, .csv, .json or .jsonl"),
+        ("codes.json", "{}", "there are no items"),
+        ("codes.json", '{"a": "1 2"}', "1 items of the catalogue have no list of codes; first a"),
+        ("codes.json", '{"a": null}', "1 items of the catalogue have no list of codes; first a"),
+        ("codes.csv", 'item_id,codes\na,"[1, 2]"\n', "no integers from 0 (a CSV has one column a level)"),
         ("codes.json", '{"a": [1]', "line 1: not JSON"),
         ("codes.json", "[1, 2]", "line 1: must be an object"),
         ("codes.jsonl", '{"a": [1]}\n{"b"}', "line 2: not JSON"),
@@ -181,6 +192,24 @@ def test_a_file_that_cannot_be_read_is_named(name: str, content: str, expected: 
         read_codes(path, item_ids=["a"])
     assert str(caught.value).startswith(str(path))
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["codes", "b"])
+def test_a_column_of_codes_is_no_key(column: str, tmp_path: Path) -> None:
+    path = tmp_path / "codes.parquet"
+    pl.DataFrame({"codes": [[1]], "b": [2]}).write_parquet(path)
+    with pytest.raises(ValueError, match="column 'codes' holds codes; name that of the item IDs with key"):
+        read_codes(path, item_ids=["a"], key="codes", column=column)
+    pl.DataFrame({"asin": [1]}).write_parquet(path)
+    with pytest.raises(ValueError, match="column 'asin' holds codes; name that of the item IDs with key"):
+        read_codes(path, item_ids=["1"], key="asin", column="asin")
+
+
+def test_the_ending_may_be_in_capitals(tmp_path: Path) -> None:
+    for write in (parquet_of_lists, json_lines):
+        path = write(tmp_path)
+        path = path.rename(path.with_suffix(path.suffix.upper()))
+        assert read_codes(path, item_ids=ITEMS).codes.tolist() == EXPECTED
 
 
 def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -93,7 +95,7 @@ def test_without_a_free_codeword_items_stay_where_they_are() -> None:
 @settings(deadline=None)
 def test_only_last_codes_of_colliding_items_change(seed: int, items: int) -> None:
     rng = np.random.default_rng(seed)
-    before = SemanticIds(rng.integers(0, 3, size=(items, 3)), (3, 3, 3), (items - 1, 1))
+    before = SemanticIds(rng.integers(0, 3, size=(items, 3)), (3, 3, 3), (1, items - 1))
     cost = clustered(seed, items, 3)
     after = sinkhorn(before, lambda rows: cost[rows])
     alone = before.leaf_sizes[before.leaf_of_item] == 1
@@ -101,6 +103,30 @@ def test_only_last_codes_of_colliding_items_change(seed: int, items: int) -> Non
     assert after.codes[alone].tolist() == before.codes[alone].tolist()
     assert len(after.leaves) >= len(before.leaves)
     assert (after.codebook_sizes, after.generations) == (before.codebook_sizes, before.generations)
+
+
+def test_items_of_earlier_generations_keep_their_codewords() -> None:
+    # The first two share a leaf, and go on so; the third is new, next to nobody's codeword but theirs.
+    cost = np.array([[0.0, 1.0, 2.0, 9.0], [0.0, 1.0, 2.0, 9.0], [0.0, 1.0, 2.0, 9.0], [8.0, 0.0, 8.0, 7.0]])
+    ids = SemanticIds(np.array([[0], [0]]), (4,)).extended(np.array([[0], [1]]))
+    assert sinkhorn(ids, lambda items: cost[items]).codes.tolist() == [[0], [0], [2], [1]]
+
+
+@given(st.integers(0, 100), st.integers(1, 12), st.lists(st.integers(0, 12), min_size=1, max_size=3))
+@settings(deadline=None)
+def test_a_dealt_catalogue_grows_without_changing_ids(seed: int, first: int, later: list[int]) -> None:
+    ends = np.cumsum([first, *later])
+    cost = clustered(seed, ends[-1], 5)
+    prefix = np.random.default_rng(seed).integers(0, 2, size=ends[-1])
+    nearest = np.column_stack([prefix, cost.argmin(axis=1)])
+    ids = sinkhorn(SemanticIds(nearest[:first], (2, 5)), lambda items: cost[items])
+    for start, end in pairwise(ends):
+        extended = ids.extended(nearest[start:end])
+        grown = sinkhorn(extended, lambda items: cost[items])
+        assert grown.full_codes[:start].tolist() == ids.full_codes.tolist()
+        assert grown.generations == extended.generations
+        assert len(grown.leaves) >= len(extended.leaves)
+        ids = grown
 
 
 def test_residual_kmeans_keeps_near_duplicates_near_their_codes() -> None:

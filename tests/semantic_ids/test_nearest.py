@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semantic_ids.nearest import in_equal_batches, nearest
+from semantic_ids.nearest import in_equal_batches, nearest, squared_distances
 
 
 def distances(points: Tensor, codewords: Tensor) -> np.ndarray:
@@ -112,6 +112,15 @@ def test_float64_keeps_its_digits() -> None:
 def test_gradients_are_left_out() -> None:
     points = normal(0, 5, 2).requires_grad_()
     assert not nearest(points, normal(1, 3, 2).requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_squared_distances_keep_the_digits_of_float64(offset: float) -> None:
+    points, codewords = normal(0, 50, 8) + offset, normal(1, 40, 8) + offset
+    found = squared_distances(points.requires_grad_(), codewords)
+    assert found.dtype == torch.float64
+    assert not found.requires_grad
+    np.testing.assert_allclose(found.numpy(), distances(points.detach(), codewords), rtol=1e-13)
 
 
 @pytest.mark.parametrize("n", [0, 1, 1023, 1024, 1025, 3000])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from semantic_ids.fitted import DenseIds, RandomHyperplanes, ResidualKMeans
@@ -74,6 +75,16 @@ def test_state_is_every_tensor() -> None:
     assert list(model.state()) == ["weight"]
 
 
+def test_names_that_begin_with_an_underscore_are_not_kept(tmp_path: Path) -> None:
+    network = Network()
+    network.build({"outputs": 2})
+    network._cached, network._teacher, network._seen = torch.ones(2), nn.Linear(2, 2), {1, 2}
+    network.save(tmp_path)
+    assert set(load_file(tmp_path / "model.safetensors")) == set(network.state())
+    assert {name.split(".")[0] for name in network.state()} == {"network", "net"}
+    assert not vars(Network.load(tmp_path)).keys() & {"_cached", "_teacher", "_seen"}
+
+
 def test_what_was_learned_and_is_no_tensor_is_kept_as_json(tmp_path: Path) -> None:
     model = Model(Plan(), name="y")
     model.seen = {"texts": ["a", "b"], "longest": 1.5, "none": None}
@@ -104,9 +115,9 @@ def test_what_would_be_lost_is_refused_before_anything_is_written(value: object,
     assert not (tmp_path / "model").exists()
 
 
-def test_an_argument_that_is_no_json_is_refused(tmp_path: Path) -> None:
+def test_an_argument_that_is_no_json_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Model\.name, a set, would not survive"):
-        Model(Plan(), name={"x"}).save(tmp_path)  # type: ignore[arg-type]
+        Model(Plan(), name={"x"}).params()  # type: ignore[arg-type]
 
 
 def test_an_argument_that_is_not_kept_is_named() -> None:

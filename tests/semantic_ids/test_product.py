@@ -77,6 +77,16 @@ def test_decodes_to_the_centres_side_by_side_rotated_back() -> None:
     assert fitted.encode(torch.tensor([[102.1, -6.0, 1.0], [95.0, 3.0, -4.2]])).tolist() == [[0, 1], [1, 0]]
 
 
+def test_distances_are_those_of_the_last_block() -> None:
+    fitted = ProductKMeans(levels=2, codebook_size=2).fit(normal(5, 3))
+    fitted.mean = torch.tensor([100.0, 0.0, 0.0])
+    fitted.rotation = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    fitted.codebooks = torch.tensor([[1.0, 2.0, 3.0], [-4.0, -5.0, -6.0]])
+    distances = fitted.last_level_distances(torch.tensor([[102.0, -6.5, 1.0], [95.0, 3.0, 9.0]]))
+    assert distances.dtype == torch.float64
+    assert distances.tolist() == [[9.5**2, 0.25], [0.0, 81.0]]
+
+
 def test_a_learned_rotation_finds_the_blocks() -> None:
     x = rotated_blocks(1500)
     plain = ProductKMeans(levels=3, codebook_size=6).fit(x)
@@ -162,6 +172,13 @@ class TestBoth:
         order = torch.randperm(1100, generator=torch.Generator().manual_seed(1))
         parts = [fitted.encode(x[part]) for part in order.tensor_split([0, 1, 20, 600])]
         assert torch.equal(torch.cat(parts), whole[order])
+
+    def test_the_last_code_is_the_one_at_the_smallest_distance(self, rotate: bool) -> None:
+        x = normal(300, 5) + 10
+        fitted = self.tokenizer(rotate).fit(x)
+        distances = fitted.last_level_distances(x)
+        assert distances.shape == (300, 8)
+        assert torch.equal(distances.argmin(dim=1), fitted.encode(x)[:, -1])
 
     def test_the_seed_alone_decides(self, rotate: bool) -> None:
         x = normal(200, 5)

@@ -124,6 +124,7 @@ def test_reconstruction_is_the_share_of_variance_lost() -> None:
     mean = np.ones((4, 2), dtype=np.float32)
     assert quality(ids, EMBEDDINGS, mean).reconstruction_error == 1.0
     assert quality(ids, EMBEDDINGS, EMBEDDINGS).reconstruction_error == 0.0
+    assert quality(ids).reconstruction_error is None
     # each of the 8 numbers is 1 from its mean: 8 in all; one is missed by 2, squared 4
     off = EMBEDDINGS + np.array([[2, 0], [0, 0], [0, 0], [0, 0]], dtype=np.float32)
     assert quality(ids, EMBEDDINGS, off).reconstruction_error == 0.5

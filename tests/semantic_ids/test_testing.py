@@ -149,6 +149,11 @@ class TupleArgument(Planes):
         self.hidden = hidden
 
 
+class DoublesItsArgument(Planes):
+    def __init__(self, bits: int = 8) -> None:
+        self.bits = 2 * bits
+
+
 class LosesItsArgument(Planes):
     def __init__(self, bits: int = 8) -> None:
         self.planes = torch.empty(0, bits)
@@ -187,6 +192,31 @@ class ClassState(Planes):
 class DoubleDecode(Planes):
     def decode(self, codes: Tensor) -> Tensor:
         return torch.zeros(len(codes), 16, dtype=torch.float64)
+
+
+class SingleDistances(Planes):
+    def last_level_distances(self, embeddings: Tensor) -> Tensor:
+        return embeddings.square()
+
+
+class Similarities(Planes):
+    def last_level_distances(self, embeddings: Tensor) -> Tensor:
+        return embeddings.double()
+
+
+class InfiniteDistances(Planes):
+    def last_level_distances(self, embeddings: Tensor) -> Tensor:
+        return embeddings.double().abs() / 0
+
+
+class DistancesToAllLevels(Planes):
+    def last_level_distances(self, embeddings: Tensor) -> Tensor:
+        return torch.cat([embeddings, embeddings], dim=1).double().square()
+
+
+class DistancesInTheBatch(Planes):
+    def last_level_distances(self, embeddings: Tensor) -> Tensor:
+        return (embeddings - embeddings.mean(dim=0)).double().square()
 
 
 class TensorMetrics(Planes):
@@ -274,7 +304,12 @@ BROKEN: list[tuple[Callable[[], Tokenizer], Callable[..., None], str]] = [
     (
         TupleArgument,
         testing.arguments_are_kept,
-        "came back as {'hidden': [8]} through JSON; keep each as it is",
+        "TupleArgument.hidden, a tuple, would not survive saving",
+    ),
+    (
+        DoublesItsArgument,
+        testing.arguments_are_kept,
+        "arguments {'bits': 16} came back as {'bits': 32} through JSON; keep each as it is",
     ),
     (
         LosesItsArgument,
@@ -296,6 +331,31 @@ BROKEN: list[tuple[Callable[[], Tokenizer], Callable[..., None], str]] = [
         DoubleDecode,
         testing.decode_gives_embeddings,
         "decode gave torch.float64 of shape (60, 16); return finite",
+    ),
+    (
+        SingleDistances,
+        testing.last_level_distances_depend_on_the_row_alone,
+        "gave torch.float32 of shape (60, 16); return finite float64 >= 0 of shape (60, 16), or leave it out",
+    ),
+    (
+        Similarities,
+        testing.last_level_distances_depend_on_the_row_alone,
+        "return finite float64 >= 0",
+    ),
+    (
+        InfiniteDistances,
+        testing.last_level_distances_depend_on_the_row_alone,
+        "return finite float64 >= 0",
+    ),
+    (
+        DistancesToAllLevels,
+        testing.last_level_distances_depend_on_the_row_alone,
+        "gave torch.float64 of shape (60, 32)",
+    ),
+    (
+        DistancesInTheBatch,
+        testing.last_level_distances_depend_on_the_row_alone,
+        "last_level_distances gave an item others alone; let its row alone decide",
     ),
     (TensorMetrics, testing.on_step_gets_a_step_and_its_metrics, "give an int and floats: loss.item()"),
 ]
@@ -334,6 +394,9 @@ def test_what_keeps_the_contract_passes_and_changes_nothing() -> None:
         assert skipped.pop("embeddings_may_be_on_the_gpu") == "skipped: there is no GPU that CUDA can use"
     assert skipped == {
         "decode_gives_embeddings": "skipped: Planes cannot reconstruct embeddings from codes",
+        "last_level_distances_depend_on_the_row_alone": (
+            "skipped: Planes has no last level to measure distances to"
+        ),
         "on_step_gets_a_step_and_its_metrics": "skipped: fit did not call on_step, here at least",
     }
 

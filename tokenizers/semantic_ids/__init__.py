@@ -2,18 +2,13 @@
 
 from semantic_ids.ids import SemanticIds
 from semantic_ids.quality import Quality, quality
-from semantic_ids.quantizer import Quantized, Quantizer
 from semantic_ids.registry import create, recipe, recipes
 from semantic_ids.tokenizer import Tokenizer
-from semantic_ids.vector import VectorQuantizer
 
 __all__ = [
     "Quality",
-    "Quantized",
-    "Quantizer",
     "SemanticIds",
     "Tokenizer",
-    "VectorQuantizer",
     "create",
     "quality",
     "recipe",

@@ -12,17 +12,16 @@ from torch import Tensor, nn
 
 from semantic_ids.choices import Choice, build, check_arguments
 from semantic_ids.nearest import in_equal_batches
-from semantic_ids.quantizer import Quantizer
+from semantic_ids.quantizers.quantizer import Quantizer
+from semantic_ids.quantizers.safeguard import Safeguards
+from semantic_ids.quantizers.scalar import SCALAR_QUANTIZERS
+from semantic_ids.quantizers.vector import VectorQuantizer
 from semantic_ids.randomness import default_device, seeded, shuffled_batches
-from semantic_ids.safeguard import Safeguards
-from semantic_ids.scalar import SCALAR_QUANTIZERS
 from semantic_ids.tokenizer import OnStep, Tokenizer, check_sizes
-from semantic_ids.vector import VectorQuantizer
 
 QUANTIZERS: dict[str, Callable[..., Quantizer]] = {"vector": VectorQuantizer, **SCALAR_QUANTIZERS}
 _SEEDING_ROWS = 1 << 15
 _REPORT_EVERY = 50
-_WINDOW = 100
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
@@ -49,13 +48,13 @@ class Autoencoder(Tokenizer):
         codebook_size: K of every level.
         hidden: widths of the encoder's hidden layers; the decoder mirrors them.
         quantizer: a choice of :data:`QUANTIZERS`; its arguments are those of
-            :class:`~semantic_ids.vector.VectorQuantizer`, or of the scalar quantizer named.
+            :class:`~semantic_ids.quantizers.vector.VectorQuantizer`, or of the scalar quantizer named.
         steps: optimizer steps, warm-up included.
         batch_size: items a step.
         learning_rate: Adam's, with cosine decay.
         warmup: share of the steps before quantization starts.
         reset_every: steps between replacements of dead codes; 0 for never.
-        safeguards: fields of :class:`~semantic_ids.safeguard.Safeguards`.
+        safeguards: fields of :class:`~semantic_ids.quantizers.safeguard.Safeguards`.
     """
 
     def __init__(
@@ -86,14 +85,16 @@ class Autoencoder(Tokenizer):
         check_arguments("safeguards", Safeguards, self.safeguards)
         Safeguards(**self.safeguards)
         with seeded(0):
-            self._quantizer()  # a wrong choice is an error here, not after the data is read
+            made = self._quantizer()  # a wrong choice is an error here, not after the data is read
+        self._measures = type(made).last_level_distances is not Quantizer.last_level_distances
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
         """Train; see :meth:`Tokenizer.fit <semantic_ids.tokenizer.Tokenizer.fit>`.
 
-        Every 50 steps ``on_step`` gets ``loss``, ``reconstruction`` (share of the embeddings' variance
-        that is lost), ``replaced`` (dead codes so far), ``interventions`` (of the safeguards so far)
-        and the quantizer's :meth:`~semantic_ids.quantizer.Quantizer.health`.
+        Every 50 steps, or at the first reset of dead codes after as many, ``on_step`` gets ``loss``,
+        ``reconstruction`` (share of the embeddings' variance that is lost), ``replaced`` (dead codes so
+        far), ``interventions`` (of the safeguards so far) and the quantizer's
+        :meth:`~semantic_ids.quantizers.quantizer.Quantizer.health`.
         """
         with seeded(seed):
             self.build({"fitted_width": embeddings.shape[1]})
@@ -113,6 +114,11 @@ class Autoencoder(Tokenizer):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``(N, L)`` → embeddings ``(N, D)``."""
         return self._batched(self._decode, codes)
+
+    @property
+    def measures_last_level(self) -> bool:
+        """Whether the quantizer has codewords to measure distances to."""
+        return self._measures
 
     def last_level_distances(self, embeddings: Tensor) -> Tensor:
         """``(N, D)`` → ``(N, K_L)``; see :meth:`Tokenizer.last_level_distances`."""
@@ -143,6 +149,8 @@ class Autoencoder(Tokenizer):
         safeguards = Safeguards(**self.safeguards)
         first_quantized = int(self.warmup * self.steps)
         last_reset = int(0.8 * self.steps)
+        window = self.reset_every or _REPORT_EVERY
+        report_every = window * -(-_REPORT_EVERY // window)
         replaced = interventions = 0
         batches = shuffled_batches(len(x), self.batch_size, generator)
         self.model.train()
@@ -167,14 +175,14 @@ class Autoencoder(Tokenizer):
             age = step + 1 - first_quantized
             if age <= 0:
                 continue
-            if age % _REPORT_EVERY == 0:
+            if age % report_every == 0:
                 health = quantizer.health()
                 interventions += len(safeguards.check(quantizer, health, z.detach(), generator))
                 if on_step:
                     about = {"loss": loss.item(), "reconstruction": lost.item()}
                     counts = {"replaced": float(replaced), "interventions": float(interventions)}
                     on_step(step + 1, {**about, **counts, **health})
-            if age % (self.reset_every or _WINDOW) == 0:
+            if age % window == 0:
                 if self.reset_every and step < last_reset:
                     replaced += quantizer.replace_dead_codes(z.detach(), generator)
                 quantizer.clear_usage()

@@ -44,13 +44,17 @@ def sinkhorn(ids: SemanticIds, distances: Callable[[Ints], Doubles]) -> Semantic
     codewords. Items that still collide are dealt out again, a few times. Those that do in the end,
     such as items of the same embedding, share their leaf. Nothing is random.
 
+    Only the last generation is dealt out; items before it keep their codes and the codewords they
+    hold. So to grow a catalogue dealt out here, extend it with codes from the nearest codewords and
+    come here again.
+
     Args:
-        ids: of N items, with codes from the nearest codewords.
+        ids: of N items, those of the last generation with codes from the nearest codewords.
         distances: rows of items ``(n,)`` → squared distances ``(n, K_L)`` float64, see
             :meth:`semantic_ids.tokenizer.Tokenizer.last_level_distances`.
 
     Returns:
-        The same codes but for the last of items that collided.
+        The same codes but for the last of items of the last generation that collided.
     """
     colliding = _colliding(ids)
     cost = distances(np.flatnonzero(colliding))
@@ -71,7 +75,9 @@ def sinkhorn(ids: SemanticIds, distances: Callable[[Ints], Doubles]) -> Semantic
 
 
 def _colliding(ids: SemanticIds) -> npt.NDArray[np.bool_]:
-    return ids.leaf_sizes[ids.leaf_of_item] > 1
+    """``(N,)``: the items of the last generation that share a leaf, with whomever."""
+    new = np.arange(ids.num_items) >= ids.num_items - ids.generations[-1]
+    return new & (ids.leaf_sizes[ids.leaf_of_item] > 1)
 
 
 def _groups(prefix: Ints, colliding: npt.NDArray[np.bool_]) -> list[Ints]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from semantic_ids.kmeans import kmeans
-from semantic_ids.nearest import in_equal_batches, nearest
+from semantic_ids.nearest import in_equal_batches, nearest, squared_distances
+from semantic_ids.quantizers.residual import add_up, walk
 from semantic_ids.randomness import default_device
-from semantic_ids.residual import add_up, walk
-from semantic_ids.tokenizer import OnStep, Tokenizer, check_embeddings, check_sizes
+from semantic_ids.tokenizer import OnStep, Tokenizer, check_sizes
 
 
 class ResidualKMeans(Tokenizer):
@@ -62,11 +62,9 @@ class ResidualKMeans(Tokenizer):
         def distances(left: Tensor) -> Tensor:
             for centres in earlier:
                 left = left - centres[nearest(left, centres)]
-            # As exact as can be: all that tells near duplicates apart is in the last digits.
-            left, to = left.cpu().double(), last.cpu().double()
-            return torch.cdist(left, to, compute_mode="donot_use_mm_for_euclid_dist").square()
+            return squared_distances(left, last)
 
-        return in_equal_batches(distances, check_embeddings(embeddings, width=self.fitted_width), device)
+        return in_equal_batches(distances, embeddings, device)
 
 
 class RandomHyperplanes(Tokenizer):

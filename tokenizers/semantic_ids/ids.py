@@ -63,6 +63,10 @@ class SemanticIds:
     def extended(self, new_codes: Ints) -> Self:
         """The catalogue with more items behind; no row, code or digit of those in it changes.
 
+        One that :func:`semantic_ids.collisions.sinkhorn` dealt out grows likewise: extend it with the
+        nearest codes, as the tokenizer gives them, then call ``sinkhorn`` again, which deals out the
+        new items only.
+
         Args:
             new_codes: ``(n, L)`` int64, from the tokenizer that gave the codes of the others.
         """

@@ -63,6 +63,16 @@ def _largest_grouped(scores: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def squared_distances(points: Tensor, codewords: Tensor) -> Tensor:
+    """``(n, D), (K, D)`` → ``(n, K)`` float64 on the CPU.
+
+    As exact as can be: all that tells near duplicates apart is in the last digits.
+    """
+    points, codewords = points.cpu().double(), codewords.cpu().double()
+    return torch.cdist(points, codewords, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+@torch.no_grad()
 def in_equal_batches(function: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> Tensor:
     """``function`` over ``rows`` in batches of one fixed size, the last filled up; the result on the CPU.
 

@@ -23,14 +23,14 @@ class Persistent:
     own name and is a plain JSON value (or a dataclass of such). What fitting learns is kept in
     attributes that are tensors, modules or plain JSON values. Then :meth:`save` and :meth:`load`
     work unwritten, but for :meth:`build` where there are modules. An attribute that is none of
-    these is an error in :meth:`save`, unless its name begins with ``_``: it is scratch and not kept.
+    these is an error in :meth:`save`. Whatever has a name that begins with ``_`` is scratch and not kept.
     """
 
     def params(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON values.
 
         Raises:
-            ValueError: an argument is not kept in an attribute of its name.
+            ValueError: an argument is not kept in an attribute of its name, or is no JSON value.
         """
         names = inspect.signature(type(self)).parameters
         for name in names:
@@ -39,15 +39,17 @@ class Persistent:
                     f"{type(self).__name__} does not keep its argument {name!r}: set self.{name} in __init__"
                 )
         values = {name: getattr(self, name) for name in names}
-        return {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in values.items()}  # type: ignore[arg-type]
+        params = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in values.items()}  # type: ignore[arg-type]
+        self._check_survival(params)
+        return params
 
     def facts(self) -> dict[str, Any]:
         """What fitting found out that is neither tensor nor module, as JSON values."""
         params = self.params()
         return {
             name: value
-            for name, value in vars(self).items()
-            if not (name in params or name.startswith("_") or isinstance(value, Tensor | nn.Module))
+            for name, value in self._kept().items()
+            if not (name in params or isinstance(value, Tensor | nn.Module))
         }
 
     def build(self, facts: Mapping[str, Any]) -> None:
@@ -55,7 +57,7 @@ class Persistent:
 
     def state(self) -> dict[str, Tensor]:
         """What fitting learned: every attribute that is a tensor, and the weights of every module."""
-        state = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        state = {name: value for name, value in self._kept().items() if isinstance(value, Tensor)}
         for name, module in self._modules():
             state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
         return state
@@ -80,7 +82,19 @@ class Persistent:
             setattr(self, name, value)
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
-        return [(name, value) for name, value in vars(self).items() if isinstance(value, nn.Module)]
+        return [(name, value) for name, value in self._kept().items() if isinstance(value, nn.Module)]
+
+    def _kept(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def _check_survival(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if not _survives_json(value):
+                raise ValueError(
+                    f"{type(self).__name__}.{name}, a {type(value).__name__}, would not survive saving: make "
+                    "it a tensor, a module or plain JSON (lists, not tuples; keys that are strings), or "
+                    "begin its name with _ if nothing is lost without it"
+                )
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors``, then ``model.json``, into ``folder``; neither is ever half there.
@@ -89,13 +103,7 @@ class Persistent:
             ValueError: an attribute would not survive; the message names it. Nothing is written.
         """
         params, facts = self.params(), self.facts()
-        for name, value in {**params, **facts}.items():
-            if not _survives_json(value):
-                raise ValueError(
-                    f"{type(self).__name__}.{name}, a {type(value).__name__}, would not survive saving: make "
-                    "it a tensor, a module or plain JSON (lists, not tuples; keys that are strings), or "
-                    "begin its name with _ if nothing is lost without it"
-                )
+        self._check_survival(facts)
         name = f"{type(self).__module__}:{type(self).__qualname__}"
         about = {"class": name, "params": params, "facts": facts}
         folder = Path(folder)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from semantic_ids.kmeans import cluster_means, kmeans
-from semantic_ids.nearest import in_equal_batches, nearest
+from semantic_ids.nearest import in_equal_batches, nearest, squared_distances
 from semantic_ids.randomness import default_device
 from semantic_ids.tokenizer import OnStep, Tokenizer, check_sizes
 
@@ -90,6 +90,17 @@ class ProductKMeans(Tokenizer):
         device = default_device()
         mean, rotation, books = self._fitted(device)
         return in_equal_batches(lambda rows: _decode(books, rows) @ rotation.T + mean, codes, device)
+
+    def last_level_distances(self, embeddings: Tensor) -> Tensor:
+        """``(N, D)`` → ``(N, K)`` float64: the last block of features, against its centres."""
+        device = default_device()
+        mean, rotation, books = self._fitted(device)
+
+        def distances(rows: Tensor) -> Tensor:
+            *_, block = ((rows - mean) @ rotation).tensor_split(self.levels, dim=1)
+            return squared_distances(block, books[-1])
+
+        return in_equal_batches(distances, embeddings, device)
 
     def _fitted(self, device: torch.device) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Mean, rotation and each level's centres, which stand side by side in ``codebooks`` ``(K, D)``."""

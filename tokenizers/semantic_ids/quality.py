@@ -126,7 +126,7 @@ def purity(groups: Ints, categories: Ints) -> float:
 
 def quality(
     ids: SemanticIds,
-    embeddings: Floats,
+    embeddings: Floats | None = None,
     reconstructed: Floats | None = None,
     categories: Ints | None = None,
 ) -> Quality:
@@ -134,12 +134,12 @@ def quality(
 
     Args:
         ids: of N items.
-        embeddings: ``(N, D)`` float32, what was tokenized.
+        embeddings: ``(N, D)`` float32, what was tokenized; for the reconstruction error alone.
         reconstructed: ``(N, D)`` float32, what the tokenizer decodes from the codes.
         categories: ``(N,)`` int64 from 0; negative for an item without one, which purity leaves out.
     """
     error = None
-    if reconstructed is not None:
+    if embeddings is not None and reconstructed is not None:
         spread = float(np.square(embeddings - embeddings.mean(axis=0), dtype=np.float64).sum())
         lost = float(np.square(embeddings - reconstructed, dtype=np.float64).sum())
         error = lost / spread if spread else 0.0

@@ -55,12 +55,12 @@ RECIPES: dict[str, Recipe] = {
         "arXiv 2602.01140, extended to residual quantization",
     ),
     "grit-vq-frozen": _grit(
-        "the same with E kept as seeded: only A, B and W are learned (protocol A)",
+        "the same with E kept as seeded, but for dead codes: A, B and W are learned (protocol A)",
         "arXiv 2602.01140, D.1",
         frozen=True,
     ),
     "grit-vq-ema": _grit(
-        "the same with E moved by averages (protocol B by EMA)",
+        "the same with codewords in use at the averages of their latents (protocol B by EMA)",
         "arXiv 2602.01140, D.2",
         learning="ema",
     ),
@@ -68,6 +68,14 @@ RECIPES: dict[str, Recipe] = {
         "residual GRIT-VQ with gated attention over codewords for its transform",
         "arXiv 2602.01140, §4.3",
         transform="attention",
+    ),
+    "grit-vq-literal": _grit(
+        "GRIT-VQ as its paper has it: M = ABᵀ, rows normalised (with a gain), W clipped, E frozen",
+        "arXiv 2602.01140, D.1",
+        transform={"name": "low-rank", "rank": 64, "identity": False},
+        normalize=True,
+        spectral_clip=2.0,
+        frozen=True,
     ),
     "rq-vae": _vector(
         "residual VQ-VAE: straight-through, codebook and commitment loss",
@@ -132,7 +140,7 @@ RECIPES: dict[str, Recipe] = {
         },
     ),
     "simvq": _vector(
-        "frozen codewords seen through one learned linear map, seeded by k-means",
+        "a frozen table, but for dead codes, seen through one learned linear map, seeded by k-means",
         "arXiv 2411.02038",
         transform="linear",
         frozen=True,
@@ -168,7 +176,7 @@ RECIPES: dict[str, Recipe] = {
         Autoencoder,
         "lookup-free quantization: signs and an entropy loss",
         "arXiv 2310.05737",
-        {"quantizer": {"name": "lfq", "entropy_weight": 0.8}},
+        {"quantizer": "lfq"},
     ),
     "bsq": Recipe(
         Autoencoder,

@@ -222,6 +222,24 @@ def decode_gives_embeddings(make: Make) -> None:
         _expect(good, f"{gave}; return finite float32 of shape {tuple(x.shape)}, or leave decode out")
 
 
+def last_level_distances_depend_on_the_row_alone(make: Make) -> None:
+    """``(N, K_L)`` finite float64, none negative, where there is a ``last_level_distances``."""
+    # Not that the nearest codeword is the last code: an assignment may go by another rule, such as angles.
+    tokenizer, x = _fitted(make), _embeddings()
+    measure, size = tokenizer.last_level_distances, tokenizer.codebook_sizes[-1]
+    for rows in (x, x[:0]):
+        try:
+            distances = measure(rows)
+        except NotImplementedError as reason:
+            raise Skip(reason) from reason
+        good = distances.shape == (len(rows), size) and distances.dtype == torch.float64
+        good = bool(good and (distances.isfinite() & (distances >= 0)).all())
+        gave = f"last_level_distances gave {distances.dtype} of shape {tuple(distances.shape)}"
+        _expect(good, f"{gave}; return finite float64 >= 0 of shape {(len(rows), size)}, or leave it out")
+    alone = torch.cat([measure(row) for row in x.flip(0).split(1)]).flip(0)
+    _expect(torch.equal(alone, measure(x)), f"last_level_distances gave an item others alone; {_ALONE}")
+
+
 def on_step_gets_a_step_and_its_metrics(make: Make) -> None:
     """They become curves, written as JSON."""
     calls: list[tuple[int, Mapping[str, float]]] = []
@@ -258,6 +276,7 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     a_loaded_tokenizer_is_the_same,
     a_fresh_process_can_load_it,
     decode_gives_embeddings,
+    last_level_distances_depend_on_the_row_alone,
     on_step_gets_a_step_and_its_metrics,
     embeddings_may_be_on_the_gpu,
 )

@@ -21,9 +21,10 @@ class Tokenizer(Persistent, ABC):
 
     A subclass writes :meth:`fit` and :meth:`encode` and keeps to the convention of
     :class:`~semantic_ids.persistence.Persistent`; saving and loading then come for free. So do the
-    checks of what ``fit`` and ``encode`` are given, which are put in front of a subclass's own
-    methods: these see ``(N, D)`` float32 on the CPU without NaN, in ``fit`` at least one row, in
-    ``encode`` the width that was fitted. :func:`~semantic_ids.testing.check_tokenizer` tries the rest.
+    checks of what ``fit``, ``encode``, ``decode`` and ``last_level_distances`` are given, which are put
+    in front of a subclass's own methods: these see ``(N, D)`` float32 on the CPU without NaN, in ``fit``
+    at least one row, in the others the width that was fitted; and in ``decode`` codes ``(N, L)`` int64
+    on the CPU within their codebooks. :func:`~semantic_ids.testing.check_tokenizer` tries the rest.
 
     Attributes:
         codebook_sizes: ``(K_1, …, K_L)``; known after ``fit`` at the latest.
@@ -34,9 +35,14 @@ class Tokenizer(Persistent, ABC):
     fitted_width: int | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Put the checks in front of the subclass's own ``fit`` and ``encode``."""
+        """Put the checks in front of the subclass's own methods."""
         super().__init_subclass__(**options)
-        for name, checked in (("fit", _checked_fit), ("encode", _checked_encode)):
+        for name, checked in (
+            ("fit", _checked_fit),
+            ("encode", _checked_encode),
+            ("last_level_distances", _checked_encode),
+            ("decode", _checked_decode),
+        ):
             if name in vars(cls):
                 setattr(cls, name, checked(vars(cls)[name]))
 
@@ -63,16 +69,31 @@ class Tokenizer(Persistent, ABC):
         """
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(N, L)`` int64 → embeddings ``(N, D)`` float32, for tokenizers that can reconstruct."""
+        """Codes ``(N, L)`` int64 → embeddings ``(N, D)`` float32, for tokenizers that can reconstruct.
+
+        Raises:
+            ValueError: nothing was fitted, or codes of another shape or dtype, or outside their codebooks.
+            NotImplementedError: the tokenizer cannot reconstruct.
+        """
         raise NotImplementedError(f"{type(self).__name__} cannot reconstruct embeddings from codes")
 
     def last_level_distances(self, embeddings: Tensor) -> Tensor:
         """``(N, D)`` float32 → ``(N, K_L)`` float64: how far items are from the last level's codewords.
 
         Squared distances of what the first L − 1 levels leave over, for tokenizers that have such a
-        level; :func:`semantic_ids.collisions.sinkhorn` deals last codes out by them.
+        level; :func:`semantic_ids.collisions.sinkhorn` deals last codes out by them. Like codes they
+        are the same for an item in whichever batch it stands.
+
+        Raises:
+            ValueError: as :meth:`encode`.
+            NotImplementedError: the tokenizer has no such level.
         """
         raise NotImplementedError(f"{type(self).__name__} has no last level to measure distances to")
+
+    @property
+    def measures_last_level(self) -> bool:
+        """Whether there is a :meth:`last_level_distances`; known before ``fit``."""
+        return type(self).last_level_distances is not Tokenizer.last_level_distances
 
     def facts(self) -> dict[str, Any]:
         """What :class:`Persistent` keeps, with the codebook sizes also where they are the class's."""
@@ -107,6 +128,18 @@ def check_embeddings(embeddings: Tensor, *, at_least: int = 0, width: int | None
     return embeddings
 
 
+def check_codes(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """``(N, L)`` int64 on the CPU, or a :class:`ValueError` that says what is wrong with them."""
+    if codes.ndim != 2 or codes.shape[1] != len(sizes) or codes.dtype != torch.int64:
+        dtype = str(codes.dtype).removeprefix("torch.")
+        raise ValueError(f"codes must be (items, {len(sizes)}) int64, not {dtype} {tuple(codes.shape)}")
+    codes = codes.cpu()
+    outside = codes[((codes < 0) | (codes >= torch.tensor(sizes))).any(dim=1)]
+    if len(outside):
+        raise ValueError(f"codes {outside[0].tolist()} lie outside codebooks of {sizes}, counted from 0")
+    return codes
+
+
 def _checked_fit(fit: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(fit)
     def checked(self: Tokenizer, embeddings: Tensor, **options: Any) -> Any:
@@ -118,12 +151,25 @@ def _checked_fit(fit: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def _checked_encode(encode: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(encode)
+def _checked_encode(method: Callable[..., Any]) -> Callable[..., Any]:
+    """``encode`` or ``last_level_distances``, which take the same."""
+
+    @functools.wraps(method)
     def checked(self: Tokenizer, embeddings: Tensor) -> Any:
-        if type(self).encode is checked:
+        if checked in (type(self).encode, type(self).last_level_distances):
             embeddings = check_embeddings(embeddings, width=_fitted_width(self))
-        return encode(self, embeddings)
+        return method(self, embeddings)
+
+    return checked
+
+
+def _checked_decode(decode: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(decode)
+    def checked(self: Tokenizer, codes: Tensor) -> Any:
+        if type(self).decode is checked:
+            _fitted_width(self)
+            codes = check_codes(codes, self.codebook_sizes)
+        return decode(self, codes)
 
     return checked
 

@@ -1,0 +1,7 @@
+"""Quantizers as PyTorch modules: latents → codes, and gradients back."""
+
+from semantic_ids.quantizers.quantizer import Quantized, Quantizer
+from semantic_ids.quantizers.scalar import BSQ, FSQ, LFQ
+from semantic_ids.quantizers.vector import VectorQuantizer
+
+__all__ = ["BSQ", "FSQ", "LFQ", "Quantized", "Quantizer", "VectorQuantizer"]
