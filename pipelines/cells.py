@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.categories import CodeCategories
 from pipelines.results import Cell, Dataset, Results, summarise
 from recsys.evaluation.scores import QueryScores
+from semantic_ids.collisions import Collisions
 
 
 def read_dataset(title: str, corpus: Path) -> Dataset:
@@ -33,10 +34,14 @@ def read_cell(names: tuple[str, str, int], folders: Mapping[str, Path]) -> Cell:
     quality: dict[str, float] = {}
     curves: dict[str, list[tuple[int, float]]] = {}
     code_categories = scores = None
+    ids_digest = ""
+    collisions: Collisions = "shared"
     for stage, folder in folders.items():
         if stage == "tokenize":
             quality = json.loads((folder / "quality.json").read_text())
             code_categories = CodeCategories.read(folder / "code_categories.json")
+            ids_digest = manifests[stage]["digest"]
+            collisions = manifests[stage]["config"]["collisions"]
         if stage == "score":
             scores = QueryScores.read(folder / "scores.parquet")
         else:
@@ -53,6 +58,8 @@ def read_cell(names: tuple[str, str, int], folders: Mapping[str, Path]) -> Cell:
         curves=curves,
         params={stage: manifest["config"] for stage, manifest in manifests.items()},
         code_categories=code_categories,
+        ids_digest=ids_digest,
+        collisions=collisions,
     )
 
 

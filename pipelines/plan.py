@@ -98,7 +98,7 @@ def plan(config: BenchmarkConfig) -> Plan:
         "tracking_uri": config.tracking_uri,
     }
     inputs = {f"{number}.{step.stage}": step for number, cell in enumerate(cells) for step in cell.steps}
-    report = Step("report", config.name, 2, about, {"corpus": corpus, **inputs}, stages.report)
+    report = Step("report", config.name, 3, about, {"corpus": corpus, **inputs}, stages.report)
     return Plan(corpus, (corpus, *imported, *embedded), tuple(cells), report)
 
 

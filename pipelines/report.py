@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import Literal
 
@@ -15,32 +16,48 @@ from rich.text import Text
 
 from pipelines.pictures import COLOURS, category_maps, score_chart, usage_curves
 from pipelines.results import Results, Row, TokenizerRow
-from pipelines.wording import decimal, interval, mean_and_spread, metric_label, p_value
+from pipelines.wording import decimal, interval, mean_and_spread, metric_label, p_value, percent
 
 _NAMES = ("retriever", "tokenizer")
-_FIGURES = {
-    "reconstruction error": ("reconstruction_error", 3),
-    "distortion per bit": ("distortion_per_bit", 4),
-    "utilization": ("utilization", 3),
-    "dead codes": ("dead_codes", 1),
-    "perplexity": ("perplexity", 1),
-    "Gini": ("gini", 3),
-    "unique IDs": ("unique_id_rate", 3),
-    "collisions": ("collision_rate", 3),
-    "purity": ("purity_1", 3),
-    "by chance": ("chance_purity_1", 3),
-    "fit seconds": ("fit_seconds", 2),
-    "encode seconds": ("encode_seconds", 2),
+_POLICY = "collisions by"
+_TENTHS, _HUNDREDTHS, _THOUSANDTHS = (partial(decimal, places=places) for places in (1, 2, 3))
+_FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "reconstruction error": ("reconstruction_error", _THOUSANDTHS),
+    "distortion per bit": ("distortion_per_bit", decimal),
+    "utilization": ("utilization", _THOUSANDTHS),
+    "dead codes": ("dead_codes", _TENTHS),
+    "perplexity": ("perplexity", _TENTHS),
+    "Gini": ("gini", _THOUSANDTHS),
+    "unique IDs": ("unique_id_rate", _THOUSANDTHS),
+    "collisions": ("collision_rate", percent),
+    "purity": ("purity_1", _THOUSANDTHS),
+    "by chance": ("chance_purity_1", _THOUSANDTHS),
+    "fit seconds": ("fit_seconds", _HUNDREDTHS),
+    "encode seconds": ("encode_seconds", _HUNDREDTHS),
 }
-"""Header → figure of quality, and its decimals."""
-_HTML_ONLY = ("seeds", "distortion per bit", "Gini", "encode seconds")
+"""Header → figure of quality, and how it is written."""
+_HTML_ONLY = ("seeds", "distortion per bit", "dead codes", "Gini", "unique IDs", "encode seconds")
+_SHORT = {
+    "reconstruction error": "error",
+    "utilization": "used",
+    "perplexity": "perpl.",
+    _POLICY: "by",
+    "by chance": "by\nchance",
+    "fit seconds": "fit\nsec.",
+}
+"""Header → what stands for it on the console, where all are to fit 80 columns."""
+_COLLISIONS_NOTE = """<em>Collisions</em>: share of the items whose codes another item has too; these share
+their score, unless a column <em>collisions by</em> says otherwise. By <em>digit</em> a further level tells
+them apart, and all figures are of the codes before it; by <em>sinkhorn</em> last codes were dealt out anew,
+and all figures are of the codes after that."""
 _FEW_SEEDS = "With fewer than three seeds, luck in training is not ruled out."
 
 
 def verdicts(results: Results) -> list[str]:
     """One sentence for each retriever on which tokenizer is best and whether that is real.
 
-    A further sentence names every floor that no tokenizer passes.
+    A further sentence names every floor that no tokenizer passes, and one every tokenizer whose codes are
+    one table for all seeds.
     """
     if not results.rows:
         return ["Semantic IDs alone were compared, with no retriever: how well they recommend is not known."]
@@ -54,6 +71,11 @@ def verdicts(results: Results) -> list[str]:
                 f"{floor.retriever}, which uses no tokenizer, is above every tokenizer "
                 f"with {', '.join(below)} ({metric_label(results.metric)} {decimal(score)})."
             )
+    sentences += [
+        f"The codes of {name} are one table, so seeds vary the retriever alone: a difference to {name} "
+        "holds for this table of codes only (verdicts with *)."
+        for name in results.single_tables()
+    ]
     return sentences
 
 
@@ -75,14 +97,23 @@ def _verdict(results: Results, retriever: str, rows: Sequence[Row]) -> str:
             f"No significant winner with {retriever}: {best} has the best {label} ({score}), "
             f"but its lead over {lead}) could be chance ({p}).{few}"
         )
-    certain = "holds for these trained models" if few else "is real"
+    certain = "is real"
+    if single := [row.tokenizer for row in rows[:2] if row.tokenizer in results.single_tables()]:
+        certain = f"holds for the given codes of {' and '.join(single)}"
+    if few:
+        certain = "holds for these trained models"
     return (
         f"{best} has the best {label} with {retriever} ({score}); its lead over {lead}) {certain} ({p}).{few}"
     )
 
 
 def table(results: Results) -> list[dict[str, str]]:
-    """The results as text, one dictionary of header → cell for each row; ``–`` where there is nothing."""
+    """The results as text, one dictionary of header → cell for each row; ``–`` where there is nothing.
+
+    A verdict with ``*`` speaks of one table of codes only, that of the tokenizer or of the reference.
+    """
+    policies = _policies(results.tokenizers)
+    single = {*results.single_tables()}
     return [
         {
             "retriever": row.retriever,
@@ -90,12 +121,20 @@ def table(results: Results) -> list[dict[str, str]]:
             "seeds": str(row.seeds),
             **{metric_label(name): decimal(mean) for name, mean in row.means.items()},
             "seed SD": "–" if row.seed_spread is None else decimal(row.seed_spread),
-            "collisions": f"{row.quality['collision_rate']:.1%}" if "collision_rate" in row.quality else "–",
+            "collisions": percent(row.quality["collision_rate"]) if "collision_rate" in row.quality else "–",
+            **({_POLICY: policies.get(row.tokenizer, "–")} if policies else {}),
             **_significance_cells(row),
-            "verdict": row.verdict,
+            "verdict": row.verdict
+            + ("*" if row.comparison and not single.isdisjoint((row.tokenizer, results.reference)) else ""),
         }
         for row in results.rows
     ]
+
+
+def _policies(tokenizers: Sequence[TokenizerRow]) -> dict[str, str]:
+    """Tokenizer → what became of its collisions; empty if all are shared."""
+    found = {row.tokenizer: str(row.collisions) for row in tokenizers}
+    return found if {*found.values()} - {"shared"} else {}
 
 
 def _significance_cells(row: Row) -> dict[str, str]:
@@ -113,6 +152,7 @@ def _significance_cells(row: Row) -> dict[str, str]:
 
 def tokenizer_table(tokenizers: Sequence[TokenizerRow]) -> list[dict[str, str]]:
     """Quality of the semantic IDs as text, as of :func:`table`; figures that none has are left out."""
+    policies = _policies(tokenizers)
     figures = {
         header: figure
         for header, figure in _FIGURES.items()
@@ -122,11 +162,12 @@ def tokenizer_table(tokenizers: Sequence[TokenizerRow]) -> list[dict[str, str]]:
         {
             "tokenizer": row.tokenizer,
             "seeds": str(row.seeds),
+            **({_POLICY: policies[row.tokenizer]} if policies else {}),
             **{
-                header: mean_and_spread(row.means[name], row.spreads.get(name), places)
+                header: mean_and_spread(row.means[name], row.spreads.get(name), write)
                 if name in row.means
                 else "–"
-                for header, (name, places) in figures.items()
+                for header, (name, write) in figures.items()
             },
         }
         for row in tokenizers
@@ -142,8 +183,7 @@ def console_report(results: Results) -> Group:
     if not results.rows:
         figures = tokenizer_table(results.tokenizers)
         headers = [header for header in figures[0] if header not in _HTML_ONLY]
-        shown = _console_table("Semantic IDs", headers, figures, wrapped=headers[1:])
-        return Group(shown, Text(), *sentences)
+        return Group(_console_table("Semantic IDs", headers, figures), Text(), *sentences)
     scores, compared = _scores_and_differences(results)
     cutoff = metric_label(results.metric).partition("@")[2]
     headers = [header for header in scores[0] if header.partition("@")[2] in ("", cutoff)]
@@ -167,9 +207,8 @@ def _scores_and_differences(results: Results) -> tuple[list[dict[str, str]], lis
     return scores, compared
 
 
-def _console_table(
-    title: str, headers: Sequence[str], rows: Sequence[Mapping[str, str]], wrapped: Sequence[str] = _NAMES
-) -> Table:
+def _console_table(title: str, headers: Sequence[str], rows: Sequence[Mapping[str, str]]) -> Table:
+    """Only names may be folded; a standard deviation stands below its mean."""
     found = Table(
         title=f"\n{title}",
         title_justify="left",
@@ -181,10 +220,11 @@ def _console_table(
     )
     for header in headers:
         justify: Literal["left", "right"] = "left" if header in (*_NAMES, "verdict") else "right"
-        found.add_column(header, justify=justify, no_wrap=header not in wrapped, overflow="fold")
+        shown = _SHORT.get(header, header)
+        found.add_column(shown, justify=justify, no_wrap=header not in _NAMES, overflow="fold")
     for row in rows:
-        style = {"better": "green", "worse": "red", "floor": "dim"}.get(row.get("verdict", ""))
-        found.add_row(*(row[header] for header in headers), style=style)
+        style = {"better": "green", "worse": "red", "floor": "dim"}.get(row.get("verdict", "").rstrip("*"))
+        found.add_row(*(row[header].replace(" ±", "\n±") for header in headers), style=style)
     return found
 
 
@@ -229,14 +269,14 @@ does.</p>
 <h2>Scores</h2>
 {_html_table(scores)}
 <p class="note">Means over users and seeds; <em>seed SD</em> is the standard deviation of {label} over seeds.
-<em>Collisions</em>: share of the items whose codes another item has too.</p>
+{_COLLISIONS_NOTE}</p>
 <h2>Difference to {reference} in {label}</h2>
 {_html_table(differences)}
 <p class="note">Each tokenizer is compared with {reference} under the same retriever: <em>p (users)</em> is
 that of a paired two-sided t-test over users, on scores averaged over seeds, <em>p (Holm)</em> the same
 adjusted over all pairs of tokenizers, <em>p (seeds)</em> that of Welch's t-test over the means of seeds.
-<em>Better</em> or <em>worse</em> needs the last two below .05. Intervals are over users, of each comparison
-alone.</p>"""
+<em>Better</em> or <em>worse</em> needs the last two below .05; a verdict with * holds for one table
+of codes only. Intervals are over users, of each comparison alone.</p>"""
 
 
 def _tokenizers_section(tokenizers: Sequence[TokenizerRow]) -> str:
@@ -246,10 +286,10 @@ def _tokenizers_section(tokenizers: Sequence[TokenizerRow]) -> str:
 <p class="note">Means over seeds ± their standard deviation. <em>Reconstruction error</em>: share of the
 embeddings' variance that the codes lose; <em>distortion per bit</em>: the same, divided by the sum of the
 levels' entropies. <em>Utilization</em>, <em>perplexity</em> and <em>Gini</em> (0 if all codes are used
-alike) are means over the levels, <em>dead codes</em> their sum. <em>Purity</em>: share of the items that are
-of the commonest category of their first code; <em>by chance</em>: the same with the categories shuffled,
-which more codes raise too. Item texts name their categories, so purity says what a code keeps of
-them.</p>"""
+alike) are means over the levels, <em>dead codes</em> their sum. {_COLLISIONS_NOTE} <em>Purity</em>: share
+of the items that are of the commonest category of their first code; <em>by chance</em>: the same with the
+categories shuffled, which more codes raise too. Item texts name their categories, so purity says what a code
+keeps of them.</p>"""
     ]
     if maps := category_maps(tokenizers):
         parts.append(f"""<h2>Categories of the first codes</h2>
@@ -274,7 +314,9 @@ def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
         return "".join(f"<{tag}{aligned[name]}>{escape(text)}</{tag}>" for name, text in texts.items())
 
     head = cells("th", {name: name for row in rows[:1] for name in row})
-    body = "\n".join(f'<tr class="{row.get("verdict", "")}">{cells("td", row)}</tr>' for row in rows)
+    body = "\n".join(
+        f'<tr class="{row.get("verdict", "").rstrip("*")}">{cells("td", row)}</tr>' for row in rows
+    )
     return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}\n</table></div>'
 
 

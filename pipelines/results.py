@@ -12,6 +12,7 @@ import numpy as np
 from pipelines.categories import CodeCategories
 from recsys.evaluation.scores import QueryScores, check_comparable, mean_over_seeds
 from recsys.evaluation.significance import Comparison, compare_all, mean_interval
+from semantic_ids.collisions import Collisions
 
 NO_TOKENIZER = "–"
 """Stands in place of the tokenizer for a retriever that uses none: a floor under all others."""
@@ -52,6 +53,9 @@ class Cell:
         curves: metric of fitting → ``(step, value)``; named otherwise than scores and quality.
         params: settings, possibly nested.
         code_categories: what the first codes tell of categories; None without a tokenizer.
+        ids_digest: hex digits of the semantic IDs; seeds that share a table of codes share these. Empty
+            without a tokenizer.
+        collisions: what became of items with the same codes.
     """
 
     tokenizer: str
@@ -63,7 +67,9 @@ class Cell:
     digest: str
     curves: Mapping[str, Sequence[tuple[int, float]]]
     params: Mapping[str, Any]
-    code_categories: CodeCategories | None = None
+    code_categories: CodeCategories | None
+    ids_digest: str
+    collisions: Collisions
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,12 @@ class TokenizerRow:
 
     Attributes:
         tokenizer: its name in the benchmark.
-        seeds: how many.
-        means: figure of quality → mean over seeds; what a seed lacks is left out.
-        spreads: the same figures' standard deviations over seeds; empty with one seed.
+        seeds: how many have semantic IDs of their own: one, where all share a table of codes.
+        means: figure of quality → mean over these; what one lacks is left out.
+        spreads: the same figures' standard deviations; empty with one seed.
         curves: of the first seed's fitting, as in :class:`Cell`.
         code_categories: of the first seed.
+        collisions: as in :class:`Cell`.
     """
 
     tokenizer: str
@@ -85,6 +92,7 @@ class TokenizerRow:
     spreads: Mapping[str, float]
     curves: Mapping[str, Sequence[tuple[int, float]]]
     code_categories: CodeCategories | None
+    collisions: Collisions
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ class Row:
         low: lower end of the 95 % interval of the main metric's mean, over users.
         high: its upper end.
         seed_spread: standard deviation over seeds of the main metric's mean; None with one seed.
-        quality: mean over seeds.
+        quality: mean over seeds; what one lacks is left out.
         seconds: mean over seeds.
         comparison: with the reference tokenizer under the same retriever; None for the reference
             itself and for floors.
@@ -161,6 +169,11 @@ class Results:
         """The retrievers that use no tokenizer."""
         return [row for row in self.rows if row.tokenizer == NO_TOKENIZER]
 
+    def single_tables(self) -> list[str]:
+        """Tokenizers whose seeds share one table of codes, and so differ in their retrievers alone."""
+        trained = {row.tokenizer: row.seeds for row in self.rows}
+        return [row.tokenizer for row in self.tokenizers if row.seeds < trained.get(row.tokenizer, 1)]
+
     def score_records(self) -> list[dict[str, Any]]:
         """One record a row: mean scores, spread, quality and time; all records have the same keys."""
         qualities = list(dict.fromkeys(name for row in self.rows for name in row.quality))
@@ -193,7 +206,11 @@ class Results:
         ]
 
     def significance_records(self) -> list[dict[str, Any]]:
-        """One record for each comparison with the reference."""
+        """One record for each comparison with the reference.
+
+        ``single_table``: the verdict holds for one table of codes only, see :meth:`single_tables`.
+        """
+        single = {*self.single_tables()}
         return [
             {
                 "tokenizer": row.tokenizer,
@@ -211,6 +228,7 @@ class Results:
                 "p_holm": row.comparison.p_adjusted,
                 "queries": row.comparison.n,
                 "verdict": row.verdict,
+                "single_table": not single.isdisjoint((row.tokenizer, self.reference)),
             }
             for row in self.rows
             if row.comparison
@@ -280,24 +298,36 @@ def _check_distinct(cells: Sequence[Cell]) -> None:
 
 def _tokenizer_rows(cells: Sequence[Cell]) -> list[TokenizerRow]:
     """One a tokenizer; under all retrievers a seed has the same semantic IDs."""
-    groups: dict[str, dict[int, Cell]] = {}
+    groups: dict[str, dict[str, Cell]] = {}
     for cell in cells:
         if cell.tokenizer != NO_TOKENIZER:
-            groups.setdefault(cell.tokenizer, {}).setdefault(cell.seed, cell)
+            groups.setdefault(cell.tokenizer, {}).setdefault(cell.ids_digest, cell)
     rows = []
-    for tokenizer, of_seed in groups.items():
-        first, *others = of_seed.values()
-        figures = {
-            name: [cell.quality[name] for cell in of_seed.values()]
-            for name in first.quality
-            if all(name in cell.quality for cell in others)
-        }
-        means = {name: float(np.mean(values)) for name, values in figures.items()}
-        spreads = {name: float(np.std(values, ddof=1)) for name, values in figures.items() if others}
+    for tokenizer, by_ids in groups.items():
+        distinct = list(by_ids.values())
+        first, several = distinct[0], len(distinct) > 1
+        figures = _figures(distinct)
         rows.append(
-            TokenizerRow(tokenizer, len(of_seed), means, spreads, first.curves, first.code_categories)
+            TokenizerRow(
+                tokenizer=tokenizer,
+                seeds=len(distinct),
+                means={name: float(np.mean(values)) for name, values in figures.items()},
+                spreads={name: float(np.std(values, ddof=1)) for name, values in figures.items() if several},
+                curves=first.curves,
+                code_categories=first.code_categories,
+                collisions=first.collisions,
+            )
         )
     return rows
+
+
+def _figures(cells: Sequence[Cell]) -> dict[str, list[float]]:
+    """Figure of quality → its value in each cell, if all have it."""
+    return {
+        name: [cell.quality[name] for cell in cells]
+        for name in cells[0].quality
+        if all(name in cell.quality for cell in cells)
+    }
 
 
 def _row(
@@ -314,7 +344,7 @@ def _row(
         low=low,
         high=high,
         seed_spread=float(np.std(of_seeds, ddof=1)) if len(cells) > 1 else None,
-        quality={name: float(np.mean([c.quality[name] for c in cells])) for name in cells[0].quality},
+        quality={name: float(np.mean(values)) for name, values in _figures(cells).items()},
         seconds=float(np.mean([cell.seconds for cell in cells])),
         comparison=comparison,
     )

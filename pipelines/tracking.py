@@ -64,7 +64,8 @@ def scores_of_run(run_id: str, tracking_uri: str) -> QueryScores:
 class Tracker:
     """Keeps one benchmark in MLflow, however often it is killed and started again.
 
-    Runs are found by their digests. The benchmark's run is opened again; under it, a cell that
+    Runs are found by their digests, and cells also by tokenizer, retriever and seed, because cells
+    that share a table of codes can share a digest. The benchmark's run is opened again; under it, a cell that
     was kept to the end is left as it is, and one that was not is deleted and kept anew. Cells may
     be logged from several threads.
 
@@ -126,16 +127,20 @@ class Tracker:
         final = {**scores, **cell.quality, "seconds": cell.seconds}
         if clash := sorted(final.keys() & cell.curves.keys()):
             raise ValueError(f"curves and final metrics must be named differently: {', '.join(clash)}")
+        about = {"tokenizer": cell.tokenizer, "retriever": cell.retriever, "seed": cell.seed}
         tags = {KIND_TAG: "cell", DIGEST_TAG: cell.digest, PARENT_TAG: self.run_id}
+        names = {f"gritrec.{what}": str(name) for what, name in about.items()}
         for run in _search(self.client, self.experiment_id, tags):
+            # Not in the search itself: it has no way to write a name with quotation marks.
+            if not names.items() <= run.data.tags.items():
+                continue
             if run.info.status == "FINISHED":
                 return str(run.info.run_id)
             self.client.delete_run(run.info.run_id)
 
         name = f"{cell.tokenizer} · {cell.retriever} · seed {cell.seed}"
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
+        run = self.client.create_run(self.experiment_id, tags={**tags, **names}, run_name=name)
         run_id = str(run.info.run_id)
-        about = {"tokenizer": cell.tokenizer, "retriever": cell.retriever, "seed": cell.seed}
         self._log_settings(run, {**_flat(cell.params), **about})
         now = int(time.time() * 1000)
         points = {**{name: [(0, value)] for name, value in final.items()}, **cell.curves}

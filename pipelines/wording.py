@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 
 def decimal(value: float, places: int = 4, *, sign: bool = False) -> str:
@@ -27,6 +28,11 @@ def metric_label(metric: str) -> str:
     return f"{name.upper() if name == 'ndcg' else name.capitalize()}@{cutoff}"
 
 
-def mean_and_spread(mean: float, spread: float | None, places: int) -> str:
-    """``.448 ±.003``, or ``.448`` where there is no standard deviation."""
-    return decimal(mean, places) + ("" if spread is None else f" ±{decimal(spread, places)}")
+def percent(value: float) -> str:
+    """A share of 0.0123 as ``1.2%``."""
+    return f"{value:.1%}"
+
+
+def mean_and_spread(mean: float, spread: float | None, write: Callable[[float], str]) -> str:
+    """``.448 ±.003``, or ``.448`` where there is no standard deviation; ``write`` writes a number."""
+    return write(mean) + ("" if spread is None else f" ±{write(spread)}")

@@ -93,13 +93,9 @@ def residual_quantization() -> None:
 
 
 def training_steps() -> None:
-    """A whole training step of each learned tokenizer against RQ-VAE's, default MLP on 384-d embeddings."""
+    """A whole training step of each GRIT-VQ against RQ-VAE's, default MLP on 384-d embeddings."""
     embeddings = torch.randn(10_000, 384, generator=torch.Generator().manual_seed(0))
-    names = [
-        name
-        for name, recipe in semantic_ids.recipes().items()
-        if "steps" in recipe.parameters() and name != "rq-vae"
-    ]
+    names = [name for name in semantic_ids.recipes() if name.startswith("grit-vq")]
 
     def steps(name: str, count: int) -> Callable[[], object]:
         return lambda: semantic_ids.create(name, steps=count, warmup=0.0, reset_every=0).fit(embeddings)

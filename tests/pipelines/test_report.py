@@ -13,7 +13,7 @@ from pipelines.categories import CodeCategories
 from pipelines.pictures import category_maps, score_chart, usage_curves
 from pipelines.report import console_report, html_report, table, tokenizer_table, verdicts
 from pipelines.results import NO_TOKENIZER, Dataset, Results, Row, TokenizerRow
-from pipelines.wording import decimal, mean_and_spread, metric_label
+from pipelines.wording import decimal, mean_and_spread, metric_label, percent
 from recsys.evaluation.significance import Comparison
 
 
@@ -67,9 +67,14 @@ GRIT = TokenizerRow(
         "tokenize_dead_codes_2": [(50, 2.0), (100, 2.0)],
     },
     CodeCategories(["Tea", "Cake"], [5, 0, 2, 7], [[1, 3], [4, 0], [3, 1], [0, 2]]),
+    "shared",
 )
-LSH = TokenizerRow("lsh", 1, {"collision_rate": 0.5}, {}, {}, CodeCategories(["Tea", "Cake"], [1], [[1, 1]]))
-ATOMIC = TokenizerRow("dense-id", 1, {"collision_rate": 0.0}, {}, {}, CodeCategories(["Tea", "Cake"], [], []))
+LSH = TokenizerRow(
+    "lsh", 1, {"collision_rate": 0.5}, {}, {}, CodeCategories(["Tea", "Cake"], [1], [[1, 1]]), "shared"
+)
+ATOMIC = TokenizerRow(
+    "dense-id", 1, {"collision_rate": 0.0}, {}, {}, CodeCategories(["Tea", "Cake"], [], []), "shared"
+)
 TOKENIZERS_ALONE = results(tokenizers=[GRIT, LSH, ATOMIC])
 
 
@@ -105,8 +110,9 @@ def test_numbers_are_printed_as_papers_do(value: float, places: int, sign: bool,
 
 
 def test_means_stand_with_their_spread_if_there_is_one() -> None:
-    assert mean_and_spread(0.448, 0.0031, 3) == ".448 ±.003"
-    assert mean_and_spread(12.96, None, 1) == "13.0"
+    assert mean_and_spread(0.448, 0.0031, decimal) == ".4480 ±.0031"
+    assert mean_and_spread(0.0123, 0.001, percent) == "1.2% ±0.1%"
+    assert mean_and_spread(0.5, None, percent) == "50.0%"
 
 
 def test_metrics_are_named_as_papers_do() -> None:
@@ -198,7 +204,7 @@ def test_the_table_of_tokenizers_has_the_figures_that_there_are() -> None:
             "seeds": "3",
             "dead codes": "2.0 ±1.5",
             "Gini": ".400 ±.050",
-            "collisions": ".012 ±.001",
+            "collisions": "1.2% ±0.1%",
             "purity": ".750 ±.010",
         },
         {
@@ -206,10 +212,46 @@ def test_the_table_of_tokenizers_has_the_figures_that_there_are() -> None:
             "seeds": "1",
             "dead codes": "–",
             "Gini": "–",
-            "collisions": ".500",
+            "collisions": "50.0%",
             "purity": "–",
         },
     ]
+
+
+def test_what_became_of_collisions_is_told_where_it_is_not_the_same_leaf() -> None:
+    dealt = replace(MIXED, tokenizers=[GRIT, replace(LSH, tokenizer="rq-vae", collisions="sinkhorn")])
+    assert [line["collisions by"] for line in tokenizer_table(dealt.tokenizers)] == ["shared", "sinkhorn"]
+    assert [line["collisions by"] for line in table(dealt)] == ["shared", "sinkhorn", "–", "–"]
+    assert "collisions by" not in {*table(MIXED)[0], *tokenizer_table(MIXED.tokenizers)[0]}
+    assert (
+        "By digit a further level tells them apart, and all figures are of the codes before it"
+        in " ".join(Page(html_report(dealt)).text.split())
+    )
+    assert [cell for cell in shown(dealt, 80).split() if cell in ("shared", "sinkhorn")] == [
+        "shared",
+        "sinkhorn",
+    ]
+
+
+def test_a_table_of_codes_is_judged_as_the_one_table_it_is() -> None:
+    given = replace(MIXED, tokenizers=[replace(GRIT, seeds=1, spreads={})])
+    one_table = (
+        "The codes of grit-vq are one table, so seeds vary the retriever alone: a difference to grit-vq "
+        "holds for this table of codes only (verdicts with *)."
+    )
+    sentence, *others = verdicts(given)
+    assert "holds for the given codes of grit-vq (p = .016 after Holm" in sentence
+    assert "is real" not in sentence
+    assert others == [one_table]
+    assert [line["verdict"] for line in table(given)] == ["better*", "reference", "worse", "floor"]
+    assert tokenizer_table(given.tokenizers)[0]["seeds"] == "1"
+    assert not any("±" in text for text in tokenizer_table(given.tokenizers)[0].values())
+    as_reference = replace(given, tokenizers=[replace(GRIT, tokenizer="rq-vae", seeds=1)])
+    assert [line["verdict"] for line in table(as_reference)] == ["better*", "reference", "worse*", "floor"]
+    assert '<tr class="better">' in html_report(given)  # coloured like any other
+    two_seeds = replace(given, rows=[replace(found, seeds=2) for found in given.rows])
+    assert "holds for these trained models" in verdicts(two_seeds)[0]
+    assert one_table in verdicts(two_seeds)
 
 
 def test_category_maps_sort_codes_by_their_commonest_category_and_purity() -> None:
@@ -234,6 +276,14 @@ def test_usage_curves_have_a_panel_for_each_level() -> None:
 def test_there_are_no_pictures_of_what_is_not_known() -> None:
     assert usage_curves([LSH]) is None
     assert category_maps([ATOMIC, replace(LSH, code_categories=None)]) is None
+
+
+def shown(what: Results, width: int) -> str:
+    """What the console prints."""
+    console = Console(file=StringIO(), width=width)
+    console.print(console_report(what))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
 
 
 class Page(HTMLParser):
@@ -303,20 +353,38 @@ def test_names_cannot_break_the_page() -> None:
 
 
 def test_the_console_shows_tokenizers_alone_and_loses_nothing_on_a_narrow_terminal() -> None:
-    console = Console(file=StringIO(), width=80)
-    console.print(console_report(TOKENIZERS_ALONE))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = shown(TOKENIZERS_ALONE, 80)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "…" not in text
-    for name in ("grit-vq", "lsh", "dense-id", "purity", "collisions", "2.0 ±1.5", ".012 ±.001"):
+    for name in ("grit-vq", "lsh", "dense-id", "purity", "collisions", "1.2%", "±0.1%"):
         assert name in text
     assert "Gini" not in text  # that is for the page
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_console_breaks_no_word_of_all_the_figures_there_can_be(width: int) -> None:
+    figures = ("reconstruction_error", "utilization", "perplexity", "collision_rate", "purity_1")
+    shares = dict.fromkeys(
+        (*figures, "chance_purity_1", "unique_id_rate", "gini", "distortion_per_bit"), 0.999
+    )
+    means = {
+        **shares,
+        "perplexity": 255.9,
+        "dead_codes": 1023.0,
+        "fit_seconds": 3599.99,
+        "encode_seconds": 9.5,
+    }
+    full = replace(GRIT, means=means, spreads=means, collisions="sinkhorn")
+    text = shown(results(tokenizers=[full, LSH]), width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    words = text.split("•")[0].split()
+    headers = "tokenizer error used perpl. collisions by purity by chance fit sec."
+    cells = "grit-vq sinkhorn .999 255.9 99.9% ±99.9% 3599.99 ±3599.99"
+    assert {*words} >= {*headers.split(), *cells.split()}
+
+
 def test_the_console_loses_nothing_on_a_narrow_terminal() -> None:
-    console = Console(file=StringIO(), width=80)
-    console.print(console_report(MIXED))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = shown(MIXED, 80)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "…" not in text.replace(" … ", "")
     for line in table(MIXED):

@@ -16,9 +16,13 @@ SHIFTS = {"rq-vae": 0.0, "grit-vq": 0.08, "lsh": -0.08}
 
 
 def cell(tokenizer: str, retriever: str, seed: int, values: np.ndarray, quality: Mapping[str, float]) -> Cell:
+    """With semantic IDs of its own for each seed."""
     ids = np.array([f"u{i:03}" for i in range(len(values))])
     scores = QueryScores(ids, {"recall_at_10": np.round(values), "ndcg_at_10": values}, "d")
-    return Cell(tokenizer, retriever, seed, scores, quality, 10.0 + seed, "digest", {}, {})
+    codes = f"{tokenizer} {seed}"
+    return Cell(
+        tokenizer, retriever, seed, scores, quality, 10.0 + seed, "digest", {}, {}, None, codes, "shared"
+    )
 
 
 def benchmark() -> list[Cell]:
@@ -101,7 +105,11 @@ def test_one_seed_has_no_spread() -> None:
 
 def test_semantic_ids_are_summarised_once_however_many_retrievers_use_them() -> None:
     cells = benchmark()
-    three = [replace(c, seed=2, quality={"collision_rate": 5}) for c in cells if c.seed == 1]
+    three = [
+        replace(c, seed=2, quality={"collision_rate": 5}, ids_digest=f"{c.tokenizer} 2")
+        for c in cells
+        if c.seed == 1
+    ]
     results = summary([*cells, *three])
     assert [(r.tokenizer, r.seeds) for r in results.tokenizers] == [(name, 3) for name in SHIFTS]
     for row in results.tokenizers:  # 0, 1 and 5: mean 2, squares 4 + 1 + 9 over 3 − 1
@@ -109,11 +117,43 @@ def test_semantic_ids_are_summarised_once_however_many_retrievers_use_them() -> 
         assert row.spreads == {"collision_rate": pytest.approx(7**0.5)}
 
 
+def test_seeds_that_share_a_table_of_codes_are_one_seed_of_the_tokenizer() -> None:
+    given = [replace(c, ids_digest="one table") if c.tokenizer == "grit-vq" else c for c in benchmark()]
+    results = summary(given)
+    assert results.single_tables() == ["grit-vq"]
+    assert [(r.tokenizer, r.seeds, bool(r.spreads)) for r in results.tokenizers] == [
+        ("rq-vae", 2, True),
+        ("grit-vq", 1, False),
+        ("lsh", 2, True),
+    ]
+    assert {r.seeds for r in results.rows if r.tokenizer == "grit-vq"} == {
+        2
+    }  # so often a retriever was trained
+    marks = {(r["tokenizer"], r["single_table"]) for r in results.significance_records()}
+    assert marks == {("grit-vq", True), ("lsh", False)}
+    as_reference = summarise("made-up", DATASET, "", given, reference="grit-vq")
+    assert all(record["single_table"] for record in as_reference.significance_records())
+    assert summary(benchmark()).single_tables() == []
+    assert summary([c for c in given if c.seed == 0]).single_tables() == []
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_figure_that_a_seed_lacks_is_left_out(order: int) -> None:
+    cells = [c for c in benchmark() if (c.tokenizer, c.retriever) == ("rq-vae", "tiger")]
+    whole = replace(cells[0], quality={"collision_rate": 0.2, "distortion_per_bit": 0.1})
+    results = summary([whole, replace(cells[1], quality={"collision_rate": 1.0})][::order])
+    assert results.rows[0].quality == {"collision_rate": pytest.approx(0.6)}
+    assert results.tokenizers[0].means == {"collision_rate": pytest.approx(0.6)}
+
+
 def alone(tokenizer: str, seed: int, **quality: float) -> Cell:
     """A cell of tokenizers alone, with curves and categories that tell its seed."""
     curves = {"tokenize_loss": [(1, float(seed))]}
     categories = CodeCategories(["Tea"], [seed], [[2]])
-    return Cell(tokenizer, NO_RETRIEVER, seed, None, quality, 1.0, "digest", curves, {}, categories)
+    ids = f"{tokenizer} {seed}"
+    return Cell(
+        tokenizer, NO_RETRIEVER, seed, None, quality, 1.0, "digest", curves, {}, categories, ids, "digit"
+    )
 
 
 def test_tokenizers_can_be_compared_without_retrievers() -> None:
@@ -125,7 +165,7 @@ def test_tokenizers_can_be_compared_without_retrievers() -> None:
         {"gini": pytest.approx(0.3)},
         {"gini": pytest.approx(0.1 * 2**0.5)},
     )
-    assert lsh.curves == {"tokenize_loss": [(1, 3.0)]}
+    assert (lsh.collisions, lsh.curves) == ("digit", {"tokenize_loss": [(1, 3.0)]})
     assert lsh.code_categories == CodeCategories(["Tea"], [3], [[2]])
     assert (rq_vae.seeds, rq_vae.means, rq_vae.spreads) == (1, {"error": 0.5}, {})
     first, second = results.tokenizer_records()

@@ -39,6 +39,9 @@ def cell(tokenizer: str, seed: int, retriever: str = "tiger") -> Cell:
         digest=f"{tokenizer}-{retriever}-{seed}",
         curves={"retriever/loss": [(step, 1 / step) for step in range(1, 1201)]},
         params={"retriever": {"training": {"steps": 1200}}},
+        code_categories=None,
+        ids_digest=f"{tokenizer}-{seed}",
+        collisions="shared",
     )
 
 
@@ -147,6 +150,22 @@ def test_a_killed_benchmark_goes_on_where_it_was(workspace: Path) -> None:
     (parent,), children = runs_of(after)
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert sorted(run.data.tags["gritrec.digest"] for run in children) == sorted(c.digest for c in cells())
+
+
+def test_cells_of_one_digest_are_kept_each_and_once(workspace: Path) -> None:
+    tracker = opened(workspace, "one table")
+    table = [cell('it\'s "theirs"', seed) for seed in (0, 1)]
+    given = [
+        replace(c, digest="same") for c in (*table, cell("theirs again", 0), cell("theirs again", 0, "knn"))
+    ]
+    first = [tracker.log_cell(one) for one in given]
+    again = opened(workspace, "one table")
+    assert [again.log_cell(one) for one in given] == first
+    named = [
+        tuple(run.data.params[name] for name in ("tokenizer", "retriever", "seed"))
+        for run in runs_of(again)[1]
+    ]
+    assert sorted(named) == sorted((c.tokenizer, c.retriever, str(c.seed)) for c in given)
 
 
 def test_closing_again_replaces_what_was_kept(workspace: Path, tmp_path: Path) -> None:

@@ -174,3 +174,11 @@ def test_seeds_that_leave_nothing_to_chance() -> None:
     assert seed_test([0.1], [0.2, 0.3]) is None
     assert seed_test([0.1, 0.1], [0.1, 0.1]) == 1
     assert seed_test([0.1, 0.1], [0.2, 0.2]) == 0
+
+
+def test_seeds_of_which_one_side_is_constant() -> None:
+    # Without spread of its own a constant is a known mean, to which the other side is compared.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = seed_test([0.3, 0.3, 0.3], [0.31, 0.33, 0.35]), seed_test([0.31, 0.33, 0.35], [0.3, 0.3, 0.3])
+    assert found == pytest.approx([stats.ttest_1samp([0.31, 0.33, 0.35], 0.3).pvalue] * 2)

@@ -100,6 +100,14 @@ def test_purity_by_chance_is_that_of_codes_that_know_nothing() -> None:
     assert seeing.chance_purity < 0.3
 
 
+def test_purity_by_chance_is_the_expected_one() -> None:
+    # Two codes of two items each; of the three ways to pair A A B B, one is pure and two are half.
+    ids = SemanticIds(np.array([[0], [0], [1], [1]]), (2,))
+    several = [quality(ids, categories=np.array(c)).prefixes[0] for c in ([0, 0, 1, 1], [0, 1, 1, 0])]
+    assert [figures.chance_purity for figures in several] == pytest.approx([2 / 3] * 2, abs=0.15)
+    assert [figures.purity for figures in several] == [1.0, 0.5]
+
+
 @pytest.mark.parametrize("categories", [None, np.full(4, -1)])
 def test_without_categories_there_is_no_purity(categories: np.ndarray | None) -> None:
     ids = SemanticIds(np.array([[0], [1], [2], [3]]), (4,))

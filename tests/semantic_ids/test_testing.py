@@ -74,8 +74,11 @@ class CountsFromOne(Planes):
 
 
 class Whimsical(Planes):
+    _asked = 0
+
     def encode(self, embeddings: Tensor) -> Tensor:
-        return (super().encode(embeddings) + torch.randint(16, (1,))) % 16
+        self._asked += 1
+        return (super().encode(embeddings) + self._asked) % 16
 
 
 class Ranks(Planes):

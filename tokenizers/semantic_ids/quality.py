@@ -8,6 +8,8 @@ import numpy as np
 
 from semantic_ids.ids import Floats, Ints, SemanticIds
 
+_SHUFFLES = 20
+
 
 @dataclass(frozen=True)
 class LevelQuality:
@@ -34,8 +36,9 @@ class PrefixQuality:
 
     Attributes:
         purity: share of the items that are of the commonest category among those with their prefix.
-        chance_purity: the same figure with the categories shuffled among the items. It rises with the
-            number of prefixes, to 1 where every item has its own; only what purity is above it counts.
+        chance_purity: the same figure with the categories shuffled among the items, a mean over fixed
+            shuffles. It rises with the number of prefixes, to 1 where every item has its own; only what
+            purity is above it counts.
     """
 
     purity: float
@@ -168,11 +171,13 @@ def _prefix_qualities(ids: SemanticIds, categories: Ints) -> tuple[PrefixQuality
     if not known.any():
         return ()
     codes, categories = ids.codes[known], categories[known]
-    shuffled = np.random.default_rng(0).permutation(categories)
+    generator = np.random.default_rng(0)
+    shuffles = [generator.permutation(categories) for _ in range(_SHUFFLES)]
     prefix = np.zeros(len(codes), dtype=np.int64)
     found = []
     for level, size in enumerate(ids.codebook_sizes):
         # Numbered anew at each length, so that numbers stay below N however many codes there could be.
         prefix = np.unique(prefix * size + codes[:, level], return_inverse=True)[1]
-        found.append(PrefixQuality(purity(prefix, categories), purity(prefix, shuffled)))
+        by_chance = float(np.mean([purity(prefix, shuffled) for shuffled in shuffles]))
+        found.append(PrefixQuality(purity(prefix, categories), by_chance))
     return tuple(found)

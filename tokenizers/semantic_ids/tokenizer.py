@@ -12,6 +12,8 @@ from torch import Tensor
 
 from semantic_ids.persistence import Persistent
 
+_ROWS_AT_ONCE = 1 << 16
+
 OnStep = Callable[[int, Mapping[str, float]], None]
 """Called while fitting with the step and the metrics of that step, for curves and progress."""
 
@@ -121,7 +123,8 @@ def check_embeddings(embeddings: Tensor, *, at_least: int = 0, width: int | None
     if len(embeddings) < at_least:
         raise ValueError(f"{len(embeddings)} embeddings are too few, at least {at_least} needed")
     embeddings = embeddings.to("cpu", torch.float32)
-    bad = ~torch.isfinite(embeddings).all(dim=1)
+    # In parts, for isfinite takes as much memory again as what it looks at.
+    bad = torch.cat([~torch.isfinite(part).all(dim=1) for part in embeddings.split(_ROWS_AT_ONCE)])
     if bad.any():
         rows = bad.nonzero().flatten()[:5].tolist()
         raise ValueError(f"embeddings hold NaN or infinite values in {int(bad.sum())} rows, first {rows}")
