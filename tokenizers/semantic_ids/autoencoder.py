@@ -83,7 +83,7 @@ class Autoencoder(Tokenizer):
         self.safeguards = dict(safeguards or {})
         self.codebook_sizes = (codebook_size,) * levels
         check_arguments("safeguards", Safeguards, self.safeguards)
-        Safeguards(**self.safeguards)
+        self._safeguards = Safeguards(**self.safeguards)
         with seeded(0):
             made = self._quantizer()  # a wrong choice is an error here, not after the data is read
         self._measures = type(made).last_level_distances is not Quantizer.last_level_distances
@@ -146,7 +146,6 @@ class Autoencoder(Tokenizer):
         encoder, quantizer, decoder = (self.model[part] for part in ("encoder", "quantizer", "decoder"))
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, self.steps))
-        safeguards = Safeguards(**self.safeguards)
         first_quantized = int(self.warmup * self.steps)
         last_reset = int(0.8 * self.steps)
         window = self.reset_every or _REPORT_EVERY
@@ -177,7 +176,7 @@ class Autoencoder(Tokenizer):
                 continue
             if age % report_every == 0:
                 health = quantizer.health()
-                interventions += len(safeguards.check(quantizer, health, z.detach(), generator))
+                interventions += len(self._safeguards.check(quantizer, health, z.detach(), generator))
                 if on_step:
                     about = {"loss": loss.item(), "reconstruction": lost.item()}
                     counts = {"replaced": float(replaced), "interventions": float(interventions)}

@@ -48,7 +48,7 @@ class ResidualKMeans(Tokenizer):
         """``(N, D)`` → codes ``(N, L)``."""
         device = default_device()
         books = list(self.codebooks.to(device))
-        return in_equal_batches(lambda rows: walk(books, rows), embeddings, device)
+        return in_equal_batches(lambda rows: walk(books, rows)[0], embeddings, device)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``(N, L)`` → the sum of their centres ``(N, D)``."""
@@ -58,13 +58,9 @@ class ResidualKMeans(Tokenizer):
         """``(N, D)`` → ``(N, K)`` float64: what L − 1 levels leave over, against the centres of the last."""
         device = default_device()
         *earlier, last = self.codebooks.to(device)
-
-        def distances(left: Tensor) -> Tensor:
-            for centres in earlier:
-                left = left - centres[nearest(left, centres)]
-            return squared_distances(left, last)
-
-        return in_equal_batches(distances, embeddings, device)
+        return in_equal_batches(
+            lambda rows: squared_distances(walk(earlier, rows)[1], last), embeddings, device
+        )
 
 
 class RandomHyperplanes(Tokenizer):

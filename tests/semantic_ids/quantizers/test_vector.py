@@ -92,22 +92,23 @@ class TestWalk:
     def test_decoding_mirrors_encoding(self, levels: int, seed: int) -> None:
         books = [0.5**level * normal(3 + level, D, seed=seed + level) for level in range(levels)]
         z = normal(10, D, seed=seed + 100)
-        codes = walk(books, z)
+        codes, found = walk(books, z)
         left = z
         for level, book in enumerate(books):
             assert codes[:, level].tolist() == torch.cdist(left, book).argmin(dim=1).tolist()
             left = left - book[codes[:, level]]
         torch.testing.assert_close(add_up(books, codes), z - left)
+        torch.testing.assert_close(found, left)
 
     def test_blocks_and_choices(self) -> None:
         books = [torch.tensor([[0.0], [10.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])]
         z, blocks = torch.tensor([[9.0, 0.1, 0.2], [1.0, 3.0, 3.0]]), [slice(0, 1), slice(1, 3)]
-        assert walk(books, z, blocks).tolist() == [[1, 0], [0, 1]]
+        assert walk(books, z, blocks)[0].tolist() == [[1, 0], [0, 1]]
 
         def last(points: Tensor, codewords: Tensor) -> Tensor:
             return torch.full((len(points),), len(codewords) - 1)
 
-        assert walk(books, z, blocks, [last, last]).tolist() == [[1, 1], [1, 1]]
+        assert walk(books, z, blocks, [last, last])[0].tolist() == [[1, 1], [1, 1]]
         assert add_up(books, torch.tensor([[1, 0], [0, 1]]), blocks, 3).tolist() == [[10, 0, 0], [0, 1, 1]]
 
     def test_latents_are_left_alone(self) -> None:

@@ -135,8 +135,8 @@ class Soft(Assignment):
             self.log_scale.fill_((10 / gap.square().sum(dim=1).mean().clamp(min=1e-12)).log())
 
 
-def _distance(points: Tensor, codewords: Tensor) -> Tensor:
-    # ‖x‖² is the same for all codes, which no softmax sees.
+def distance_logits(points: Tensor, codewords: Tensor) -> Tensor:
+    """``2x·c − ‖c‖²`` ``(n, K)``: minus the squared distance, but for ‖x‖², which no softmax sees."""
     return 2 * points @ codewords.T - codewords.square().sum(dim=1)
 
 
@@ -157,7 +157,7 @@ def _hyperbolic(points: Tensor, codewords: Tensor) -> Tensor:
     return 2 * torch.asinh(u.sinh() * cosine * c.cosh() - u.cosh() * c.sinh())
 
 
-_LOGITS = {"distance": _distance, "inner-product": _inner_product, "hyperbolic": _hyperbolic}
+_LOGITS = {"distance": distance_logits, "inner-product": _inner_product, "hyperbolic": _hyperbolic}
 ASSIGNMENTS: dict[str, type[Assignment]] = {
     "nearest": Assignment,
     "space-filling": SpaceFilling,

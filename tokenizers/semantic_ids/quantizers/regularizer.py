@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semantic_ids.quantizers.assignment import distance_logits
 from semantic_ids.quantizers.schedule import HyperParameter, Scheduled
 
 
@@ -36,7 +37,7 @@ def soft_assignment(points: Tensor, codewords: Tensor) -> Tensor:
 
     That unit makes one temperature fit all residual levels, whose scales differ.
     """
-    scores = 2 * points @ codewords.T - codewords.square().sum(dim=1)
+    scores = distance_logits(points, codewords)
     with torch.no_grad():
         gap = points.square().sum(dim=1) - scores.max(dim=1).values
         unit = gap.mean().clamp(min=1e-12)

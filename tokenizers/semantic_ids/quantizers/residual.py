@@ -18,7 +18,7 @@ def walk(
     z: Tensor,
     blocks: Sequence[slice] | None = None,
     choose: Sequence[Callable[[Tensor, Tensor], Tensor]] | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """At each level the chosen codeword is taken away from what is left.
 
     With every block the whole width this is residual quantization; with blocks that do not overlap
@@ -31,17 +31,15 @@ def walk(
         choose: for each level points ``(n, D_l)`` and codewords → codes ``(n,)``; the nearest if not given.
 
     Returns:
-        Codes ``(n, L)`` int64.
+        Codes ``(n, L)`` int64, and what is left ``(n, D)``.
     """
-    left, codes = z.clone(), []
     levels = len(codebooks)
-    for codewords, block, chosen in zip(
-        codebooks, blocks or [WHOLE] * levels, choose or [nearest] * levels, strict=True
-    ):
-        code = chosen(left[:, block], codewords)
-        left[:, block] -= codewords[code]
-        codes.append(code)
-    return torch.stack(codes, dim=1)
+    left, codes = z.clone(), torch.empty(len(z), levels, dtype=torch.int64, device=z.device)
+    blocks, choose = blocks or [WHOLE] * levels, choose or [nearest] * levels
+    for level, (codewords, block, chosen) in enumerate(zip(codebooks, blocks, choose, strict=True)):
+        codes[:, level] = chosen(left[:, block], codewords)
+        left[:, block] -= codewords[codes[:, level]]
+    return codes, left
 
 
 @torch.no_grad()

@@ -48,8 +48,7 @@ Replacement = Callable[[Tensor, Tensor, Tensor, int, Generator], Tensor]
 
 
 def _latents(points: Tensor, codewords: Tensor, usage: Tensor, count: int, generator: Generator) -> Tensor:
-    order = torch.randperm(len(points), generator=generator)[:count]
-    return points[order.to(points.device)]
+    return _pick(points, min(count, len(points)), generator)
 
 
 def _high_error(points: Tensor, codewords: Tensor, usage: Tensor, count: int, generator: Generator) -> Tensor:

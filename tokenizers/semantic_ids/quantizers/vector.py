@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -221,8 +221,7 @@ class VectorQuantizer(Quantizer):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         """Latents ``(..., D)`` → codes ``(..., L)`` int64."""
-        assignments = [self.assignments[book].codes for book in self.book_of]
-        codes = walk(self._words(), self._flat(z), self.blocks, assignments)
+        codes, _ = walk(self._words(), self._flat(z), self.blocks, self._choices())
         return codes.reshape(*z.shape[:-1], len(self.blocks))
 
     @torch.no_grad()
@@ -234,10 +233,13 @@ class VectorQuantizer(Quantizer):
     @torch.no_grad()
     def last_level_distances(self, z: Tensor) -> Tensor:
         """``(n, D)`` → ``(n, K_L)`` float64, see :meth:`Quantizer.last_level_distances`."""
-        words, z = self._words(), self._flat(z)
-        codes, last = self.encode(z)[:, :-1], self.blocks[-1]
-        left = z - add_up(words[:-1], codes, self.blocks[:-1], self.dim) if len(words) > 1 else z
-        return squared_distances(left[:, last], words[-1])
+        *earlier, last = self._words()
+        _, left = walk(earlier, self._flat(z), self.blocks[:-1], self._choices()[:-1])
+        return squared_distances(left[:, self.blocks[-1]], last)
+
+    def _choices(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
+        """Each level's assignment at inference."""
+        return [self.assignments[book].codes for book in self.book_of]
 
     def _words(self) -> list[Tensor]:
         """Each level's codewords, in float32 or better, with gradient."""
@@ -269,13 +271,17 @@ class VectorQuantizer(Quantizer):
     @torch.no_grad()
     def clip_codewords(self, limit: float) -> None:
         """Shorten codewords that are longer than ``limit``."""
-        for book, learning in zip(self.codebooks, self.learnings, strict=True):
-            words = book.codewords()
+        for book, codebook in enumerate(self.codebooks):
+            words = codebook.codewords()
             length = words.norm(dim=1)
             rows = (length > limit).nonzero().flatten()
             if len(rows):
-                book.place(rows, words[rows] * (limit / length[rows, None]))
-                learning.forget(book, rows)
+                self._place(book, rows, words[rows] * (limit / length[rows, None]))
+
+    def _place(self, book: int, rows: Tensor, targets: Tensor) -> None:
+        """Put codewords ``rows`` at ``targets``, and let nothing that was learned of them move them back."""
+        self.codebooks[book].place(rows, targets)
+        self.learnings[book].forget(self.codebooks[book], rows)
 
     def usage(self, book: int) -> Tensor:
         """``(K,)`` int64: how often each code was used in training since last cleared, on all ranks."""
@@ -288,8 +294,7 @@ class VectorQuantizer(Quantizer):
         for book, levels in self._levels():
             codebook, points = self.codebooks[book], torch.cat([left[:, self.blocks[at]] for at in levels])
             everyone = torch.arange(codebook.size, device=z.device)
-            codebook.place(everyone, from_first(self.initialize(points, codebook.size, generator)))
-            self.learnings[book].forget(codebook, everyone)
+            self._place(book, everyone, from_first(self.initialize(points, codebook.size, generator)))
             self.assignments[book].seed(points, codebook.codewords())
             self._take_away(left, book, levels)
 
@@ -306,8 +311,7 @@ class VectorQuantizer(Quantizer):
                 points = torch.cat([left[:, self.blocks[at]] for at in levels])
                 alive = usage.index_fill(0, dead, 0)  # those used a little are no sources either
                 there = from_first(self.replace(points, codebook.codewords(), alive, len(dead), generator))
-                codebook.place(dead[: len(there)], there)
-                self.learnings[book].forget(codebook, dead[: len(there)])
+                self._place(book, dead[: len(there)], there)
                 replaced += len(there)
             self._take_away(left, book, levels)
         return replaced
