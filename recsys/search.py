@@ -1,6 +1,9 @@
-"""Exact inner-product search: FAISS on the CPU, the matrix product itself on a GPU."""
+"""Inner-product search among the catalogue's vectors, by an index of the name that users know from FAISS."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -8,28 +11,60 @@ from torch import Tensor
 
 from recsys.examples import Floats, Ints
 
+IndexName = Literal["Flat", "IVF", "HNSW"]
 
-def top_inner_products(queries: Tensor, vectors: Tensor, k: int) -> tuple[Ints, Floats]:
-    """The ``k`` vectors with the largest inner product for each query, best first.
+Search = Callable[[Tensor, int], tuple[Ints, Floats]]
+"""Queries ``(Q, D)`` float32 and k → the rows of k vectors ``(Q, k)`` int64, best first, and their
+inner products ``(Q, k)`` float32; -1 and -inf where an approximate index found fewer."""
+
+_QUERIES_AT_ONCE = 1024
+
+
+def build_index(vectors: Tensor, name: IndexName = "Flat") -> Search:
+    """What finds the vectors with the largest inner products.
 
     Args:
-        queries: ``(Q, D)`` float32.
-        vectors: ``(M, D)`` float32 on the same device, M ≥ k.
-        k: how many.
+        vectors: ``(M, D)`` float32.
+        name: ``Flat`` looks at all, and is exact: FAISS on a CPU, the product itself on a GPU. ``IVF`` looks
+            into the 1 of 8 cells that lie nearest, of 4 √M cells made by k-means; ``HNSW`` walks a graph.
+            Both run on the CPU and may miss some.
 
-    Returns:
-        Rows of ``vectors`` ``(Q, k)`` int64, and inner products ``(Q, k)`` float32.
+    Raises:
+        ValueError: there is no index of that name.
     """
-    if queries.device.type != "cpu":
-        found = [(part @ vectors.T).topk(k, dim=1) for part in queries.split(1024)]
-        rows = torch.cat([f.indices for f in found]).cpu().numpy()
-        return rows, torch.cat([f.values for f in found]).cpu().numpy()
+    if name == "Flat" and vectors.device.type != "cpu":
+        return lambda queries, k: _by_product(queries, vectors, k)
 
     import faiss  # noqa: PLC0415 — optional: a machine with a GPU needs none
 
     # Below this many queries FAISS scans them one by one, many times slower than one product.
     faiss.cvar.distance_compute_blas_threshold = 20
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors.numpy()))
-    scores, rows = index.search(np.ascontiguousarray(queries.numpy()), k)
-    return rows, scores
+    count, width = vectors.shape
+    index: Any
+    if name == "Flat":
+        index = faiss.IndexFlatIP(width)
+    elif name == "IVF":
+        cells = max(1, min(count // 39, round(4 * count**0.5)))  # k-means wants 39 vectors a cell
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = -(-cells // 8)
+    elif name == "HNSW":
+        index = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = 200
+        index.hnsw.efSearch = 256
+    else:
+        raise ValueError(f"an index is one of Flat, IVF, HNSW, not {name!r}")
+    kept = np.ascontiguousarray(vectors.cpu().numpy())
+    index.train(kept)
+    index.add(kept)
+
+    def search(queries: Tensor, k: int) -> tuple[Ints, Floats]:
+        scores, rows = index.search(np.ascontiguousarray(queries.cpu().numpy()), k)
+        return rows, np.where(rows < 0, -np.inf, scores).astype(np.float32)
+
+    return search
+
+
+def _by_product(queries: Tensor, vectors: Tensor, k: int) -> tuple[Ints, Floats]:
+    found = [(part @ vectors.T).topk(k, dim=1) for part in queries.split(_QUERIES_AT_ONCE)]
+    rows = torch.cat([f.indices for f in found]).cpu().numpy()
+    return rows, torch.cat([f.values for f in found]).cpu().numpy()

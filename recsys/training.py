@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from recsys.checkpoint import Checkpoint, Progress
 from semantic_ids.randomness import shuffled_batches
 from semantic_ids.tokenizer import OnStep
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Batch = tuple[Any, ...]
+"""Tensors, or lists of tensors: the arguments of a model's ``forward``."""
+
+BatchesOf = Callable[[Tensor], Sequence[tuple[float, Batch]]]
+"""Training rows ``(B,)`` int64 on the CPU → the batches that they are worked through in, each with its
+share of the loss; shares add up to 1. Their gradients add up: only one batch is in memory at a time."""
+
+SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
+    "constant": lambda step, steps, warmup: 1.0,
+    "linear": lambda step, steps, warmup: 1.0 - step / steps,
+    "cosine": lambda step, steps, warmup: 0.5 + 0.5 * math.cos(math.pi * step / steps),
+    "inverse-sqrt": lambda step, steps, warmup: (1.0 + step / warmup) ** -0.5,
+}
+"""What a learning rate does behind its warm-up, by name: steps since then, steps from then to the end
+and steps of the warm-up (at least 1) → share of the peak."""
+
+_PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -19,27 +47,44 @@ class Training:
     Attributes:
         steps: optimizer steps at the most.
         batch_size: training examples a step.
-        learning_rate: peak of the schedule (linear warm-up, then cosine to zero).
-        warmup_steps: steps until the peak.
+        learning_rate: peak of the schedule.
+        schedule: a name of :data:`SCHEDULES`.
+        warmup_steps: steps on which the learning rate rises linearly to its peak.
         weight_decay: on matrices; biases, norms and other vectors are spared.
         clip_norm: bound on the gradient's norm.
         evaluate_every: steps between two looks at the validation set.
         patience: looks without a better value after which training stops.
+        precision: of the products inside the model; weights and their updates are float32. ``float16`` is
+            for GPUs; elsewhere it leaves everything as it is.
+        compile: the model by ``torch.compile``; what cannot be compiled runs as it is, with a warning.
     """
 
     steps: int = 2000
     batch_size: int = 512
     learning_rate: float = 1e-3
+    schedule: Literal["constant", "linear", "cosine", "inverse-sqrt"] = "cosine"
     warmup_steps: int = 100
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     evaluate_every: int = 250
     patience: int = 5
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "evaluate_every", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1, not {getattr(self, name)}")
+        for name, known in (("schedule", SCHEDULES), ("precision", _PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"training.{name} is one of {', '.join(known)}, not {getattr(self, name)!r}")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 1."""
+        if step <= self.warmup_steps:
+            return self.learning_rate * step / self.warmup_steps
+        since, in_all = step - self.warmup_steps, self.steps - self.warmup_steps
+        return self.learning_rate * SCHEDULES[self.schedule](since, in_all, max(1, self.warmup_steps))
 
 
 class TrainingDivergedError(RuntimeError):
@@ -48,76 +93,155 @@ class TrainingDivergedError(RuntimeError):
 
 def train(
     model: nn.Module,
-    loss_of: Callable[[Tensor], Tensor],
+    batches_of: BatchesOf,
     count: int,
     plan: Training,
     *,
     validate: Callable[[], float],
     seed: int,
     on_step: OnStep | None = None,
-) -> nn.Module:
+    checkpoint: Path | None = None,
+) -> None:
     """Train ``model`` in place and leave it with the weights that validated best, in eval mode.
 
+    Started by ``accelerate launch`` in several processes, each takes its part of every batch and
+    gradients are averaged; without, everything runs on the one device that the model is on.
+
+    When memory runs out, steps go on in smaller pieces, with a warning. The pieces' gradients add
+    up to the same for a loss that is a mean over examples; a loss that contrasts the examples of a
+    batch then sees fewer of them at once.
+
     Args:
-        model: holds the parameters that ``loss_of`` uses.
-        loss_of: rows ``(B,)`` int64 on the CPU → scalar loss.
+        model: its ``forward(*batch)`` gives the scalar loss of a batch.
+        batches_of: see :data:`BatchesOf`.
         count: number of training rows.
         plan: the budget.
         validate: called with the model in eval mode; higher is better.
-        seed: order of the batches. (Dropout follows torch's global state: see ``seeded``.)
+        seed: order of the rows. (Dropout follows torch's global state: see ``seeded``.)
         on_step: gets ``loss`` (mean since the last call), ``learning_rate`` and ``valid`` at
             every evaluation.
+        checkpoint: a file that is written at every evaluation, and gone when training is over. If
+            it is there at the start, training goes on from it and ends with the numbers that it
+            would have had uninterrupted; what was reported before is reported again.
 
     Raises:
-        ValueError: there is nothing to train on.
-        TrainingDivergedError: the loss is no number; the message names the step.
+        ValueError: there is nothing to train on, or the checkpoint is of another training.
+        TrainingDivergedError: the loss is no number. The model then has the weights that validated
+            best so far, and the checkpoint stays as it was before.
     """
     if count < 1:
         raise ValueError("there are no training examples; users need 4 interactions to give one")
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    spared = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": spared, "weight_decay": 0.0}],
-        lr=plan.learning_rate,
-    )
-    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1e-3, 1.0, max(1, plan.warmup_steps))
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, plan.steps - plan.warmup_steps))
-    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, decay], [max(1, plan.warmup_steps)])
-
-    best, best_weights, looks_since_best = -float("inf"), None, 0
+    accelerator = _accelerator(plan)
+    optimizer = _optimizer(model, plan)
+    kept = Checkpoint(checkpoint, {**asdict(plan), "seed": seed, "rows": count}) if checkpoint else None
+    progress = kept.load(model, optimizer) if kept and kept.exists() else Progress()
+    for step, report in progress.reports if on_step else ():
+        on_step(step, report)  # type: ignore[misc]
+    forward, stepped = accelerator.prepare(model, optimizer)
+    pieces = _Pieces(accelerator, forward, batches_of)
     total, seen = torch.zeros(()), 0
     batches = shuffled_batches(count, plan.batch_size, torch.Generator().manual_seed(seed))
     for step, rows in zip(range(1, plan.steps + 1), batches, strict=False):
+        if progress.looks_since_best >= plan.patience:
+            break
+        if step <= progress.step:
+            continue  # done before; the rows that follow are those of an uninterrupted training
         model.train()
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(rows)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
-        learning_rate = schedule.get_last_lr()[0]
-        optimizer.step()
-        schedule.step()
-        total, seen = total.to(loss.device) + loss.detach(), seen + 1
+        for group in optimizer.param_groups:
+            group["lr"] = plan.learning_rate_at(step)
+        loss = pieces.backward(rows[accelerator.process_index :: accelerator.num_processes])
+        accelerator.clip_grad_norm_(model.parameters(), plan.clip_norm)
+        stepped.step()
+        stepped.zero_grad()
+        total, seen = total.to(loss.device) + loss, seen + 1
+        if step % plan.evaluate_every and step != plan.steps:
+            continue
 
-        if step % plan.evaluate_every == 0 or step == plan.steps:
-            mean_loss = float(total) / seen
-            if not torch.isfinite(total):
-                raise TrainingDivergedError(
-                    f"the training loss is {mean_loss} by step {step}; try a smaller learning rate "
-                    f"than {plan.learning_rate}, or more warm-up than {plan.warmup_steps} steps"
-                )
-            model.eval()
-            with torch.no_grad():
-                value = validate()
-            if on_step:
-                on_step(step, {"loss": mean_loss, "learning_rate": learning_rate, "valid": value})
-            total, seen = torch.zeros(()), 0
-            if value > best:
-                best, looks_since_best = value, 0
-                best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-            else:
-                looks_since_best += 1
-                if looks_since_best >= plan.patience:
-                    break
-    if best_weights is not None:
-        model.load_state_dict(best_weights)
-    return model.eval()
+        mean_loss = float(total) / seen
+        if not math.isfinite(mean_loss):
+            progress.restore_best(model)
+            raise TrainingDivergedError(
+                f"the training loss is {mean_loss} by step {step}; try a smaller learning rate than "
+                f"{plan.learning_rate}, or more warm-up than {plan.warmup_steps} steps"
+            )
+        model.eval()
+        with torch.no_grad():
+            value = validate()
+        report = {"loss": mean_loss, "learning_rate": plan.learning_rate_at(step), "valid": value}
+        progress.look(step, value, report, model)
+        total, seen = torch.zeros(()), 0
+        if kept and accelerator.is_main_process:
+            kept.save(model, optimizer, progress)
+        if on_step:
+            on_step(step, report)
+    accelerator.unwrap_model(forward, keep_fp32_wrapper=False, keep_torch_compile=False)
+    progress.restore_best(model)
+    if kept and accelerator.is_main_process:
+        kept.remove()
+
+
+class _Pieces:
+    """Works through a step's rows in pieces, the largest that memory has room for."""
+
+    def __init__(self, accelerator: Accelerator, forward: nn.Module, batches_of: BatchesOf) -> None:
+        self.accelerator, self.forward, self.batches_of = accelerator, forward, batches_of
+        self.size = sys.maxsize  # rows of a piece
+
+    def backward(self, rows: Tensor) -> Tensor:
+        """Give the parameters the gradients of the rows' mean loss, and the caller that loss."""
+        while True:
+            try:
+                return self._backward(rows)
+            except torch.OutOfMemoryError:
+                half = min(self.size, len(rows)) // 2
+                if half == 0 or self.accelerator.num_processes > 1:  # the others would wait for ever
+                    raise
+                self.size = half
+            self.forward.zero_grad()
+            torch.cuda.empty_cache()
+            what = f"out of memory: going on with {self.size} training examples at once"
+            warnings.warn(what, RuntimeWarning, stacklevel=3)
+
+    def _backward(self, rows: Tensor) -> Tensor:
+        batches = [
+            (share * len(piece) / len(rows), batch)
+            for piece in rows.split(self.size)
+            for share, batch in self.batches_of(piece)
+        ]
+        total = []
+        for number, (share, batch) in enumerate(batches, start=1):
+            last = number == len(batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.forward):
+                loss = self.forward(*batch) * share
+                self.accelerator.backward(loss)
+            total.append(loss.detach())
+        return torch.stack(total).sum()
+
+
+def _accelerator(plan: Training) -> Accelerator:
+    # Imported here, for it takes seconds and whoever only ranks needs none.
+    from accelerate import Accelerator  # noqa: PLC0415
+    from accelerate.state import AcceleratorState  # noqa: PLC0415
+
+    AcceleratorState._reset_state()  # else the first training of a process fixes the precision of all
+    if plan.compile:
+        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+    accelerator = Accelerator(
+        mixed_precision=_PRECISIONS[plan.precision],
+        dynamo_backend="inductor" if plan.compile else "no",
+    )
+    if plan.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"training.batch_size {plan.batch_size} cannot be shared by {accelerator.num_processes} "
+            "processes; make it a multiple"
+        )
+    return accelerator
+
+
+def _optimizer(model: nn.Module, plan: Training) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=plan.learning_rate,
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -28,10 +29,12 @@ class Retriever(Persistent, ABC):
             can answer alone.
         uses_ids: whether the codes matter; a retriever to which they do not is a floor under all
             tokenizers.
+        uses_texts: whether it learns from the items' texts.
     """
 
     ids: SemanticIds
     uses_ids: ClassVar[bool] = True
+    uses_texts: ClassVar[bool] = False
 
     @abstractmethod
     def fit(
@@ -40,10 +43,25 @@ class Retriever(Persistent, ABC):
         valid: Examples,
         ids: SemanticIds,
         *,
+        texts: Sequence[str] = (),
         seed: int = 0,
         on_step: OnStep | None = None,
+        checkpoint: Path | None = None,
     ) -> Self:
-        """Learn from ``train``; ``valid`` serves to choose, never to learn from. Returns self."""
+        """Learn from ``train``; ``valid`` serves to choose, never to learn from. Returns self.
+
+        Args:
+            train, valid: the examples.
+            ids: the catalogue.
+            texts: one an item, as :func:`recsys.text.item_texts` makes them; empty for a retriever
+                that does not use them.
+            seed: of everything random.
+            on_step: gets step and metrics, for curves.
+            checkpoint: a file from which a long fit goes on after it was cut short.
+        """
+
+    def prepare(self) -> None:
+        """Called once before the candidates of a ranking: the place to build what all queries share."""
 
     @abstractmethod
     def candidates(self, queries: Examples, width: int) -> Ranking:
@@ -67,6 +85,7 @@ class Retriever(Persistent, ABC):
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         lengths = queries.history.lengths
         answered = 0
+        self.prepare()
         for rows in queries.history.by_length(len(queries) // 1024):
             part = queries.select(rows)
             seen = int(lengths[rows].max(initial=0)) if exclude_seen else 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -10,17 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.examples import Examples, Ragged, Ranking
+from recsys.causal import CausalTransformer
+from recsys.examples import Examples, Ranking
+from recsys.histories import Histories, Prefixes
 from recsys.retrievers.base import Retriever
-from recsys.search import top_inner_products
-from recsys.training import Training
+from recsys.search import IndexName, build_index
+from recsys.training import Batch, Training
 from recsys.training import train as run_training
 from semantic_ids.ids import SemanticIds
 from semantic_ids.randomness import default_device, seeded
 from semantic_ids.tokenizer import OnStep
-
-# A CPU pays for padding, so it works on small parts of like length; a GPU pays for each call.
-_TRAINING_PARTS = {"cpu": 6}
 
 
 class Towers(nn.Module):
@@ -28,50 +28,50 @@ class Towers(nn.Module):
 
     Args:
         codebook_sizes: ``(K_1, …, K_L)``; each level has rows of its own in the table.
-        max_history: longest history, in items.
         width: of everything.
-        layers, heads, feed_forward, dropout: of the query tower's transformer.
+        temperature: of the softmax.
+        query_tower: the other sizes, see :class:`~recsys.causal.CausalTransformer`.
     """
 
     def __init__(
-        self,
-        codebook_sizes: tuple[int, ...],
-        *,
-        max_history: int,
-        width: int,
-        layers: int,
-        heads: int,
-        feed_forward: int,
-        dropout: float,
+        self, codebook_sizes: tuple[int, ...], width: int, temperature: float, **query_tower: Any
     ) -> None:
         super().__init__()
         sizes = torch.tensor(codebook_sizes)
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
+        self.temperature = temperature
         self.embed = nn.Embedding(int(sizes.sum()), width)
-        self.position = nn.Embedding(max_history + 1, width)
-        self.start = nn.Parameter(torch.zeros(width))
         nn.init.normal_(self.embed.weight, std=0.02)
-        nn.init.normal_(self.position.weight, std=0.02)
         self.join = nn.Linear(len(codebook_sizes) * width, width)
-        block = nn.TransformerEncoderLayer(
-            width, heads, feed_forward, dropout, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(block, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.dropout = nn.Dropout(dropout)
+        self.reader = CausalTransformer(width, **query_tower)
         self.to_item = nn.Linear(width, width)
 
     def queries(self, codes: Tensor) -> Tensor:
         """Codes ``(B, T, L)`` → unit vectors ``(B, T + 1, width)``, at ``t`` that of the first t items."""
         items = self.join(self.embed(codes + self.offsets).flatten(2))  # (B, T, width)
-        x = torch.cat([self.start.expand(len(items), 1, -1), items], dim=1)
-        length = x.shape[1]
-        x = self.dropout(x + self.position.weight[:length])
-        causal = nn.Transformer.generate_square_subsequent_mask(length, device=x.device)
-        return F.normalize(self.blocks(x, mask=causal, is_causal=True), dim=-1)
+        return F.normalize(self.reader(items), dim=-1)
 
     def items(self, codes: Tensor) -> Tensor:
         """Codes ``(M, L)`` → unit vectors ``(M, width)``."""
         return F.normalize(self.to_item(self.embed(codes + self.offsets).mean(dim=1)), dim=-1)
+
+    def forward(
+        self, parts: list[tuple[Tensor, Tensor]], leaves: Tensor, own: Tensor, offsets: Tensor
+    ) -> Tensor:
+        """Softmax loss of P pairs of history and leaf over the D leaves of a batch.
+
+        Args:
+            parts: of histories: their codes ``(B, T, L)``, and of some of the P pairs, in their order, row in
+                the part and length ``(2, A)``.
+            leaves: ``(D, L)`` codes.
+            own: ``(P,)``, each pair's leaf.
+            offsets: ``(P, D)`` or ``(1, D)``, added to the logits.
+
+        Returns:
+            The mean over pairs, a scalar.
+        """
+        vectors = torch.cat([self.queries(codes)[at[0], at[1]] for codes, at in parts])
+        return F.cross_entropy(vectors @ self.items(leaves).T / self.temperature + offsets, own)
 
 
 class DualEncoder(Retriever):
@@ -86,6 +86,11 @@ class DualEncoder(Retriever):
         width, layers, heads, feed_forward, dropout: of the towers.
         max_history: how many of the latest items the query tower sees.
         temperature: of the softmax.
+        log_q: the strength of the correction for frequent items being negatives more often: this
+            times the logarithm of a leaf's share of the training targets is taken off its logit; 1
+            is the full correction (Yi et al., *Sampling-Bias-Corrected Neural Modeling*, 2019, §3).
+        mask_hits: whether the other targets of a history are left out of its negatives.
+        index: see :func:`~recsys.search.build_index`.
         training: the budget.
     """
 
@@ -99,13 +104,16 @@ class DualEncoder(Retriever):
         dropout: float = 0.1,
         max_history: int = 20,
         temperature: float = 0.07,
+        log_q: float = 0.0,
+        mask_hits: bool = False,
+        index: IndexName = "Flat",
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
         if width % heads:
             raise ValueError(f"the width must be a multiple of the heads: {width} is none of {heads}")
         self.width, self.layers, self.heads = width, layers, heads
         self.feed_forward, self.dropout, self.max_history = feed_forward, dropout, max_history
-        self.temperature = temperature
+        self.temperature, self.log_q, self.mask_hits, self.index = temperature, log_q, mask_hits, index
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
     def fit(
@@ -114,82 +122,88 @@ class DualEncoder(Retriever):
         valid: Examples,
         ids: SemanticIds,
         *,
+        texts: Sequence[str] = (),
         seed: int = 0,
         on_step: OnStep | None = None,
+        checkpoint: Path | None = None,
     ) -> Self:
         """Train on every pair of history and target; the weights with the best validation NDCG@10 stay."""
         self.ids = ids
         device = default_device()
-        codes = torch.from_numpy(ids.codes).to(device)
-        leaves = torch.from_numpy(ids.leaves).to(device)
-        pairs = train.pairs()
-        targets = torch.from_numpy(ids.leaf_of_item[pairs.targets.flat()])
-        history = pairs.history.last(self.max_history)
-        longest, members = share_prefixes(history)
+        prefixes = Prefixes.of(train, self.max_history, device)
+        leaf_of_item = torch.from_numpy(ids.leaf_of_item).to(device)
+        shares = leaf_of_item[prefixes.targets].bincount(minlength=len(ids.leaves)) / len(prefixes.targets)
+        correction = -self.log_q * shares.clamp(min=1e-12).log()
 
-        def loss_of(rows: Tensor) -> Tensor:
-            batch, asked_of_batch = longest.select(rows.numpy()), members.select(rows.numpy())
-            pairs_asked, vectors = [], []
-            for part in batch.by_length(_TRAINING_PARTS.get(device.type, 1)):
-                asked = asked_of_batch.select(part)
-                pairs_asked.append(asked.flat())
-                at = torch.from_numpy(np.stack([asked.row_ids(), history.lengths[pairs_asked[-1]]]))
-                padded = torch.from_numpy(batch.select(part).padded(fill=0)).to(device)
-                vectors.append(self.model.queries(codes[padded])[at[0].to(device), at[1].to(device)])
-            own_leaf = targets[np.concatenate(pairs_asked)]
-            distinct, own = torch.unique(own_leaf, return_inverse=True)
-            scores = torch.cat(vectors) @ self.model.items(leaves[distinct.to(device)]).T
-            return F.cross_entropy(scores / self.temperature, own.to(device))
+        def batch_of(rows: Tensor) -> list[tuple[float, Batch]]:
+            parts = [prefixes.batch(part) for part in prefixes.histories.by_length(rows)]
+            distinct, own = leaf_of_item[torch.cat([targets for _, _, targets in parts])].unique(
+                return_inverse=True
+            )
+            offsets = correction[distinct][None]
+            if self.mask_hits:
+                before = np.cumsum([0] + [len(items) for items, _, _ in parts])
+                row = torch.cat([at[0] + int(b) for (_, at, _), b in zip(parts, before, strict=False)])
+                offsets = offsets + other_targets(row, own, len(rows), len(distinct))
+            histories = [(self._codes[items], at) for items, at, _ in parts]
+            return [(1.0, (histories, self._leaves[distinct], own, offsets))]
 
         with seeded(seed):
             self.build(self.facts())
             run_training(
                 self.model,
-                loss_of,
-                len(longest),
+                batch_of,
+                len(prefixes),
                 self.training,
                 validate=lambda: self.validation_ndcg(valid),
                 seed=seed,
                 on_step=on_step,
+                checkpoint=checkpoint,
             )
         return self
 
     @torch.no_grad()
+    def prepare(self) -> None:
+        """Index the leaves' vectors."""
+        self._search = build_index(self.model.items(self._leaves), self.index)
+
+    @torch.no_grad()
     def candidates(self, queries: Examples, width: int) -> Ranking:
-        """Exact search over the distinct IDs; items that share one stand together."""
-        device = next(self.model.parameters()).device
-        codes = torch.from_numpy(self.ids.codes).to(device)
-        leaves = self.model.items(torch.from_numpy(self.ids.leaves).to(device))
-        history = queries.history.last(self.max_history)
-        vectors = torch.empty(len(queries), self.width, device=device)
-        for rows in history.by_length(len(queries) // 512):
-            part = history.select(rows)
-            padded = torch.from_numpy(part.padded(fill=0)).to(device)
-            last = torch.from_numpy(part.lengths).to(device)
-            vectors[rows] = self.model.queries(codes[padded])[torch.arange(len(rows), device=device), last]
-        found, scores = top_inner_products(vectors, leaves, min(width, len(leaves)))
+        """Search over the distinct IDs; items that share one stand together."""
+        history = Histories.of(queries.history.last(self.max_history), self._codes.device)
+        vectors = torch.empty(len(queries), self.width, device=self._codes.device)
+        for rows in history.by_length(torch.arange(len(queries))):
+            read = self.model.queries(self._codes[history.padded(rows)])
+            vectors[rows] = read[torch.arange(len(rows)), history.lengths[rows]]
+        found, scores = self._search(vectors, min(width, len(self.ids.leaves)))
         return Ranking(*self.ids.expand(found, scores, width))
 
     def build(self, facts: Mapping[str, Any]) -> None:
-        """The towers with fresh weights."""
+        """The towers with fresh weights, and the catalogue on their device."""
+        device = default_device()
         self.model = Towers(
             self.ids.codebook_sizes,
+            self.width,
+            self.temperature,
             max_history=self.max_history,
-            width=self.width,
             layers=self.layers,
             heads=self.heads,
             feed_forward=self.feed_forward,
             dropout=self.dropout,
-        ).to(default_device())
+        ).to(device)
+        self._codes = torch.from_numpy(self.ids.codes).to(device)
+        self._leaves = torch.from_numpy(self.ids.leaves).to(device)
 
 
-def share_prefixes(history: Ragged) -> tuple[Ragged, Ragged]:
-    """Group histories that begin at the same place, so that one causal pass serves all of a group.
+def other_targets(row: Tensor, own: Tensor, rows: int, leaves: int) -> Tensor:
+    """``(P, leaves)``: -inf at the targets of other pairs of the same row, 0 elsewhere.
 
-    Returns:
-        The longest history of each group, and each group's rows of ``history``.
+    Args:
+        row: ``(P,)``, each pair's row.
+        own: ``(P,)``, each pair's target among the leaves.
+        rows, leaves: how many there are.
     """
-    _, group = np.unique(history.starts, return_inverse=True)
-    order = np.lexsort((history.stops, group))
-    members = Ragged.from_lengths(order, np.bincount(group))
-    return history.select(order[members.stops - 1]), members
+    hit = torch.zeros(rows, leaves, dtype=torch.bool, device=own.device)
+    hit[row, own] = True
+    others = hit[row].scatter(1, own[:, None], False)
+    return torch.zeros(others.shape, device=own.device).masked_fill(others, -torch.inf)

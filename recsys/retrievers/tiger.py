@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.beam import beam_search
-from recsys.examples import Examples, Ints, Ragged, Ranking
+from recsys.examples import Examples, Ranking
+from recsys.histories import Histories
 from recsys.retrievers.base import Retriever
 from recsys.t5 import PAD, T5, T5Config
-from recsys.training import Training
+from recsys.training import Batch, Training
 from recsys.training import train as run_training
 from recsys.trie import Trie
 from semantic_ids.ids import SemanticIds
 from semantic_ids.randomness import default_device, seeded
 from semantic_ids.tokenizer import OnStep
 
-# A CPU pays for padding, so it works on small parts of like length; a GPU pays for each call.
-_TRAINING_PARTS = {"cpu": 8}
 _QUERIES_AT_ONCE = {"cpu": 32}
 
 
@@ -36,7 +35,7 @@ class Tiger(Retriever):
     Args:
         width, layers, heads, head_width, feed_forward, dropout: see :class:`~recsys.t5.T5Config`.
         max_history: how many of the latest items are read.
-        beam: width of the search, whatever is asked for: a ranking ends where its leaves do.
+        beam: width of the search; as wide as the ranking where that is longer.
         training: the budget.
     """
 
@@ -64,51 +63,50 @@ class Tiger(Retriever):
         valid: Examples,
         ids: SemanticIds,
         *,
+        texts: Sequence[str] = (),
         seed: int = 0,
         on_step: OnStep | None = None,
+        checkpoint: Path | None = None,
     ) -> Self:
         """Train on every pair of history and target; the weights with the best validation NDCG@10 stay."""
         self.ids = ids
         pairs = train.pairs()
-        targets = pairs.targets.flat()
         with seeded(seed):
             self.build(self.facts())
-            parts = _TRAINING_PARTS.get(self._device.type, 1)
+            histories = Histories.of(pairs.history.last(self.max_history), self._device)
+            targets = torch.from_numpy(pairs.targets.flat()).to(self._device)
+
+            def batches_of(rows: Tensor) -> list[tuple[float, Batch]]:
+                return [
+                    (
+                        len(part) / len(rows),
+                        (self._sources(histories.padded(part)), self._tokens(targets[part])),
+                    )
+                    for part in histories.by_length(rows)
+                ]
+
             run_training(
                 self.model,
-                lambda rows: self.loss(pairs.history.select(rows.numpy()), targets[rows.numpy()], parts),
+                batches_of,
                 len(pairs),
                 self.training,
                 validate=lambda: self.validation_ndcg(valid),
                 seed=seed,
                 on_step=on_step,
+                checkpoint=checkpoint,
             )
         return self
-
-    def loss(self, history: Ragged, targets: Ints, parts: int = 1) -> Tensor:
-        """Cross-entropy of each code of the targets among the codes of its level.
-
-        Args:
-            history: of B pairs.
-            targets: ``(B,)`` int64 item rows.
-            parts: into how many parts of like history length the pairs are split, each padded to
-                its own longest history only. The result does not depend on it.
-
-        Returns:
-            The mean over pairs and levels, a scalar.
-        """
-        sums = [self._summed_loss(history.select(rows), targets[rows]) for rows in history.by_length(parts)]
-        return torch.stack(sums).sum() / (len(targets) * self.ids.num_levels)
 
     @torch.no_grad()
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """Beam search for leaves; scores are log-probabilities of leaves."""
-        history = queries.history
-        leaves = np.empty((len(queries), self.beam), dtype=np.int64)
-        scores = np.empty((len(queries), self.beam), dtype=np.float32)
-        for rows in history.by_length(len(queries) // _QUERIES_AT_ONCE.get(self._device.type, 512)):
-            sources = self._sources(history.select(rows))
-            found, found_scores = beam_search(self.model, self.trie, sources, self.beam)
+        histories = Histories.of(queries.history.last(self.max_history), self._device)
+        beam = max(self.beam, width)
+        leaves = np.empty((len(queries), beam), dtype=np.int64)
+        scores = np.empty((len(queries), beam), dtype=np.float32)
+        for rows in queries.history.by_length(len(queries) // _QUERIES_AT_ONCE.get(self._device.type, 512)):
+            sources = self._sources(histories.padded(torch.from_numpy(rows)))
+            found, found_scores = beam_search(self.model, self._trie, sources, beam)
             leaves[rows], scores[rows] = found.cpu().numpy(), found_scores.cpu().numpy()
         return Ranking(*self.ids.expand(leaves, scores, width))
 
@@ -117,36 +115,21 @@ class Tiger(Retriever):
         config = T5Config(
             self.width, self.layers, self.heads, self.head_width, self.feed_forward, self.dropout
         )
-        self.model = T5(self.ids.codebook_sizes, config).to(default_device())
-        self.trie = Trie.build(self.ids.leaves, self.ids.codebook_sizes, self._device)
+        device = default_device()
+        self.model = T5(self.ids.codebook_sizes, config).to(device)
+        self._trie = Trie.build(self.ids.leaves, self.ids.codebook_sizes, device)
+        blocks = np.array([block.start for block in self.model.blocks])
+        padding = np.full((1, self.ids.num_levels), PAD)
+        self._table = torch.from_numpy(np.concatenate([self.ids.codes + blocks, padding])).to(device)
 
     @property
     def _device(self) -> torch.device:
-        return self.model.embedding.weight.device
+        return self._table.device
 
-    def _summed_loss(self, history: Ragged, targets: Ints) -> Tensor:
-        tokens = self._tokens(targets)  # (B, L)
-        shifted = F.pad(tokens[:, :-1], (1, 0), value=PAD)
-        hidden, _ = self.model.decode(shifted, self.model.encode(self._sources(history)))  # (B, L, D)
-        return torch.stack(
-            [
-                F.cross_entropy(
-                    self.model.logits(hidden[:, level], block),
-                    tokens[:, level] - block.start,
-                    reduction="sum",
-                )
-                for level, block in enumerate(self.model.blocks)
-            ]
-        ).sum()
-
-    def _sources(self, history: Ragged) -> Tensor:
-        """``(Q, S)`` int64 tokens of the latest items, padding behind them, S a multiple of L, at least L."""
-        items = history.last(self.max_history).padded()
-        if items.shape[1] == 0:
-            items = np.full((len(items), 1), -1)
+    def _sources(self, items: Tensor) -> Tensor:
+        """Item rows ``(Q, T)``, -1 behind the last → ``(Q, T·L)`` int64 tokens."""
         return self._tokens(items).flatten(1)
 
-    def _tokens(self, items: Ints) -> Tensor:
-        """Item rows, −1 for padding → their tokens, one axis of L more."""
-        tokens = self.ids.codes[items] + [block.start for block in self.model.blocks]
-        return torch.from_numpy(np.where(items[..., None] < 0, PAD, tokens)).to(self._device)
+    def _tokens(self, items: Tensor) -> Tensor:
+        """Item rows, -1 for padding → their tokens, one axis of L more."""
+        return self._table[items]

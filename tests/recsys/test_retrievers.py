@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -10,10 +10,11 @@ import torch
 
 from recsys.evaluation.metrics import per_query_scores
 from recsys.examples import Examples, Ragged, Ranking
+from recsys.histories import Histories, Prefixes
 from recsys.retrievers.base import Retriever, drop_seen
-from recsys.retrievers.dual_encoder import DualEncoder, share_prefixes
+from recsys.retrievers.dual_encoder import DualEncoder, other_targets
 from recsys.retrievers.popularity import Popularity
-from recsys.search import top_inner_products
+from recsys.retrievers.sasrec import SasRec
 from recsys.splits import Sequences, Split, leave_one_out
 from semantic_ids.ids import SemanticIds
 
@@ -43,7 +44,7 @@ def ask(history: list[list[int]]) -> Examples:
 class Fixed(Retriever):
     """Ranks items by their row, whoever asks."""
 
-    def fit(self, train: Examples, valid: Examples, ids: SemanticIds, *, seed=0, on_step=None) -> Self:
+    def fit(self, train: Examples, valid: Examples, ids: SemanticIds, **kwargs: Any) -> Self:
         self.ids = ids
         return self
 
@@ -105,22 +106,33 @@ def test_popularity_counts_each_users_training_items_once() -> None:
     assert popular.rank(split.test, 4).items.tolist() == [[1, 0, 2, 3]] * 3
 
 
-def test_inner_product_search_equals_a_full_sort() -> None:
-    generator = torch.Generator().manual_seed(0)
-    queries, vectors = torch.randn(40, 8, generator=generator), torch.randn(70, 8, generator=generator)
-    rows, scores = top_inner_products(queries, vectors, 9)
-    expected = (queries.double() @ vectors.double().T).sort(dim=1, descending=True)
-    np.testing.assert_array_equal(rows, expected.indices[:, :9].numpy())
-    np.testing.assert_allclose(scores, expected.values[:, :9].numpy(), rtol=1e-5)
+def test_histories_are_padded_to_the_longest_asked_for() -> None:
+    ragged = Ragged(np.array([4, 5, 6, 7]), np.array([0, 1, 2, 0]), np.array([2, 1, 4, 4]))
+    histories = Histories.of(ragged, torch.device("cpu"))
+    assert histories.padded(torch.tensor([2, 0, 1])).tolist() == [[6, 7], [4, 5], [-1, -1]]
+    assert histories.padded(torch.tensor([3, 1])).tolist() == [[4, 5, 6, 7], [-1] * 4]
+    assert histories.padded(torch.tensor([1])).tolist() == [[-1]]
+    parts = histories.by_length(torch.tensor([3, 2, 1, 0]))
+    assert torch.cat(parts).tolist() == [1, 2, 0, 3]
+    assert all(len(part) for part in parts)
 
 
 def test_histories_that_begin_together_are_one_group() -> None:
     #           0       1       2          3    (the last begins elsewhere)
     values = np.array([4, 5, 6, 7])
     history = Ragged(values, np.array([0, 0, 0, 1]), np.array([2, 1, 3, 4]))
-    longest, members = share_prefixes(history)
-    assert [longest[i].tolist() for i in range(2)] == [[4, 5, 6], [5, 6, 7]]
-    assert [sorted(members[i].tolist()) for i in range(2)] == [[0, 1, 2], [3]]
+    targets = Ragged.from_rows([[6], [5], [7], [0]])
+    examples = Examples(np.array(["a", "a", "a", "b"]), history, targets, np.ones(4, dtype=np.float32))
+    prefixes = Prefixes.of(examples, 20, torch.device("cpu"))
+    assert len(prefixes) == 2
+    items, at, asked = prefixes.batch(torch.tensor([0, 1]))
+    assert items.tolist() == [[4, 5, 6], [5, 6, 7]]
+    assert sorted(zip(*at.tolist(), asked.tolist(), strict=True)) == [
+        (0, 1, 5),
+        (0, 2, 6),
+        (0, 3, 7),
+        (1, 3, 0),
+    ]
 
 
 @pytest.mark.parametrize("ids", [dense(), two_levels()], ids=["dense", "two levels"])
@@ -190,3 +202,101 @@ def test_no_training_or_no_validation_examples_is_said_plainly() -> None:
         small().fit(none, split.valid, dense())
     with pytest.raises(ValueError, match="no validation examples"):
         small().fit(split.train, none, dense())
+
+
+def test_other_targets_of_a_row_are_no_negatives() -> None:
+    # Row 0 has targets 0, 2 and 2; row 1 has target 1.
+    offsets = other_targets(torch.tensor([0, 0, 1, 0]), torch.tensor([0, 2, 1, 2]), 2, 3)
+    inf = float("inf")
+    assert offsets.tolist() == [[0, 0, -inf], [-inf, 0, 0], [0, 0, 0], [-inf, 0, 0]]
+
+
+def test_the_correction_takes_the_logarithm_of_a_leafs_share_off_its_logit() -> None:
+    split, seen = cyclic_split(users=40), []
+    budget = {"steps": 1, "batch_size": 40, "learning_rate": 0.0, "evaluate_every": 1}
+    for log_q in (0.0, 1.0):
+        small(log_q=log_q, dropout=0.0, training=budget).fit(
+            split.train, split.valid, two_levels(), on_step=lambda step, metrics: seen.append(metrics["loss"])
+        )
+    retriever = small(dropout=0.0, training=budget).fit(split.train, split.valid, two_levels())
+    targets = torch.from_numpy(two_levels().leaf_of_item[split.train.targets.flat()])
+    with torch.no_grad():
+        vectors = torch.stack(
+            [
+                retriever.model.queries(torch.from_numpy(two_levels().codes[split.train.history[row]])[None])[
+                    0, -1
+                ]
+                for row in range(len(split.train))
+            ]
+        )
+        logits = (
+            vectors @ retriever.model.items(torch.from_numpy(two_levels().leaves)).T / retriever.temperature
+        )
+        shares = targets.bincount(minlength=ITEMS) / len(targets)
+        assert (shares > 0).all()  # every leaf is a target of the one batch
+        expected = [
+            torch.nn.functional.cross_entropy(logits - strength * shares.log(), targets).item()
+            for strength in (0.0, 1.0)
+        ]
+    assert seen == pytest.approx(expected, rel=1e-4)
+    assert seen[0] != pytest.approx(seen[1], rel=1e-3)
+
+
+def test_masked_hits_train_and_rank() -> None:
+    split = cyclic_split()
+    retriever = small(max_history=4, mask_hits=True, log_q=0.5).fit(
+        split.train, split.valid, two_levels(), seed=1
+    )
+    ranking = retriever.rank(split.test, 5)
+    assert per_query_scores(ranking, split.test, [1])["recall_at_1"].mean() > 0.9
+
+
+def small_sasrec(**changes: object) -> SasRec:
+    training = {
+        "steps": 200,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "warmup_steps": 10,
+        "evaluate_every": 50,
+    }
+    return SasRec(
+        **{"width": 32, "layers": 1, "heads": 2, "feed_forward": 64, "dropout": 0.1, "training": training}
+        | changes
+    )
+
+
+def test_sasrec_learns_a_planted_order_and_answers_the_same_when_loaded(tmp_path: Path) -> None:
+    split = cyclic_split()
+    retriever = small_sasrec(max_history=4).fit(split.train, split.valid, dense(), seed=1)
+    ranking = retriever.rank(split.test, ITEMS)
+    assert per_query_scores(ranking, split.test, [1])["recall_at_1"].mean() > 0.9
+    assert all(sorted(row) == list(range(ITEMS)) for row in ranking.items.tolist())
+    retriever.save(tmp_path)
+    again = Retriever.load(tmp_path).rank(split.test, ITEMS)
+    np.testing.assert_array_equal(again.items, ranking.items)
+    np.testing.assert_array_equal(again.scores, ranking.scores)
+
+
+def test_sasrecs_loss_is_cross_entropy_over_the_catalogue_at_every_place() -> None:
+    split, seen = cyclic_split(users=40), []
+    budget = {"steps": 1, "batch_size": 40, "learning_rate": 0.0, "evaluate_every": 1}
+    sasrec = small_sasrec(dropout=0.0, training=budget).fit(
+        split.train, split.valid, dense(), on_step=lambda step, metrics: seen.append(metrics["loss"])
+    )
+    expected = 0.0
+    with torch.no_grad():
+        for row, target in enumerate(split.train.targets.flat()):
+            read = sasrec.model.queries(torch.from_numpy(split.train.history[row])[None])[0, -1]
+            expected -= (sasrec.model.embed.weight @ read).log_softmax(dim=0)[target].item() / len(
+                split.train
+            )
+    assert seen == [pytest.approx(expected, rel=1e-5)]
+
+
+def test_sasrec_reads_only_the_latest_items() -> None:
+    split = cyclic_split(users=40)
+    budget = {"steps": 5, "batch_size": 16, "evaluate_every": 5, "warmup_steps": 1}
+    sasrec = small_sasrec(max_history=3, training=budget).fit(split.train, split.valid, dense())
+    answers = sasrec.rank(ask([[], [1, 2, 3, 4, 5], [3, 4, 5]]), ITEMS)
+    np.testing.assert_array_equal(answers.items[1], answers.items[2])
+    assert not np.array_equal(answers.items[0], answers.items[1])

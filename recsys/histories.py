@@ -1,0 +1,100 @@
+"""Item histories on the model's device: examples are gathered there, and padded no more than they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.examples import Examples, Ragged
+
+# A CPU pays for padding, so it works on small parts of like length; a GPU pays for each call.
+_PARTS = {"cpu": 8}
+
+
+@dataclass(frozen=True)
+class Histories:
+    """A :class:`~recsys.examples.Ragged` of item rows, its values on a device.
+
+    Attributes:
+        values: ``(M + 1,)`` int64, on the device; the last one is -1, padding.
+        starts: ``(R,)`` int64, on the device.
+        lengths: ``(R,)`` int64, on the CPU, where shapes are decided.
+    """
+
+    values: Tensor
+    starts: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, ragged: Ragged, device: torch.device) -> Self:
+        """Move there what the rows refer to."""
+        values, starts = torch.from_numpy(np.append(ragged.values, -1)), torch.from_numpy(ragged.starts)
+        return cls(values.to(device), starts.to(device), torch.from_numpy(ragged.lengths))
+
+    def padded(self, rows: Tensor) -> Tensor:
+        """Some rows, ``(B,)`` int64 on the CPU, as ``(B, T)`` item rows, -1 behind the last.
+
+        T is the longest of their lengths, and at least 1.
+        """
+        lengths, device = self.lengths[rows], self.values.device
+        place = torch.arange(max(1, int(lengths.max())), device=device)
+        at = self.starts[rows.to(device)][:, None] + place
+        return self.values[torch.where(place < lengths.to(device)[:, None], at, -1)]
+
+    def by_length(self, rows: Tensor) -> list[Tensor]:
+        """The same rows, shortest first, in as many parts as the device likes; no part is empty."""
+        parts = min(len(rows), _PARTS.get(self.values.device.type, 1))
+        return list(rows[self.lengths[rows].argsort(stable=True)].tensor_split(parts))
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """Training pairs of one causal pass: histories that begin at the same place are one row.
+
+    Attributes:
+        histories: the longest history of each group of pairs.
+        pairs: for each group the numbers of its pairs.
+        lengths: ``(P,)`` int64 on the CPU, the length of each pair's history.
+        targets: ``(P,)`` int64 on the device, each pair's target item.
+    """
+
+    histories: Histories
+    pairs: Ragged
+    lengths: Tensor
+    targets: Tensor
+
+    @classmethod
+    def of(cls, examples: Examples, max_history: int, device: torch.device) -> Self:
+        """Group the pairs of history and target that examples stand for; of a history the latest items."""
+        pairs = examples.pairs()
+        history = pairs.history.last(max_history)
+        _, group = np.unique(history.starts, return_inverse=True)
+        order = np.lexsort((history.stops, group))
+        members = Ragged.from_lengths(order, np.bincount(group))
+        longest = history.select(order[members.stops - 1])
+        return cls(
+            Histories.of(longest, device),
+            members,
+            torch.from_numpy(history.lengths),
+            torch.from_numpy(pairs.targets.flat()).to(device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Some groups, ``(B,)`` int64 on the CPU, and what is asked of them.
+
+        Returns:
+            Item rows ``(B, T)``, -1 behind the last; of A pairs, ``(2, A)``, the row in the batch and
+            how many items come before the target; and their target items ``(A,)``.
+        """
+        device = self.targets.device
+        asked = self.pairs.select(rows.numpy())
+        pairs = torch.from_numpy(asked.flat())
+        at = torch.stack([torch.from_numpy(asked.row_ids()), self.lengths[pairs]])
+        return self.histories.padded(rows), at.to(device), self.targets[pairs.to(device)]
