@@ -32,6 +32,7 @@ def read_cell(names: tuple[str, str, int], folders: Mapping[str, Path]) -> Cell:
     """
     manifests = {stage: _manifest(folder) for stage, folder in folders.items()}
     quality: dict[str, float] = {}
+    figures: dict[str, Any] = {}
     curves: dict[str, list[tuple[int, float]]] = {}
     code_categories = scores = None
     ids_digest = ""
@@ -44,6 +45,7 @@ def read_cell(names: tuple[str, str, int], folders: Mapping[str, Path]) -> Cell:
             collisions = manifests[stage]["config"]["collisions"]
         if stage == "score":
             scores = QueryScores.read(folder / "scores.parquet")
+            figures = json.loads((folder / "retriever.json").read_text())
         else:
             curves |= {f"{stage}_{name}": c for name, c in _curves(folder / "curves.jsonl").items()}
     tokenizer, retriever, seed = names
@@ -60,6 +62,7 @@ def read_cell(names: tuple[str, str, int], folders: Mapping[str, Path]) -> Cell:
         code_categories=code_categories,
         ids_digest=ids_digest,
         collisions=collisions,
+        figures=figures,
     )
 
 

@@ -21,6 +21,7 @@ from pydantic import (
 
 from pipelines.results import NO_RETRIEVER, NO_TOKENIZER
 from recsys.retrievers.base import Retriever
+from recsys.retrievers.fused import Fused
 from recsys.retrievers.table import RETRIEVERS
 from recsys.training import Training
 from semantic_ids.choices import check_arguments, nearest_name
@@ -173,11 +174,13 @@ class RetrieverConfig(Section):
         kind: a name of :data:`recsys.retrievers.table.RETRIEVERS`.
         name: what it is called in tables; the kind if not given.
         params: constructor arguments.
+        members: names of the retrievers that it is made of, if it is ``fused``; they stand above it.
     """
 
     kind: str
     name: str = Field("", pattern=r"^[^/]*$")
     params: dict[str, Any] = {}
+    members: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -191,6 +194,11 @@ class RetrieverConfig(Section):
                 f"no retriever is called {self.kind!r}. {nearest_name(self.kind, list(RETRIEVERS))}"
             )
         self.make()
+        is_fused = issubclass(RETRIEVERS[self.kind], Fused)
+        if is_fused and not self.members:
+            raise ValueError("fused needs members: names of retrievers above it, as [tiger, knn-sum]")
+        if self.members and not is_fused:
+            raise ValueError(f"a retriever of kind {self.kind!r} has no members; fused has")
         return self if self.name else self.model_copy(update={"name": self.kind})
 
     def make(self) -> Retriever:
@@ -292,6 +300,19 @@ class BenchmarkConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _members_are_there(self) -> Self:
+        before: list[str] = []
+        for retriever in self.retrievers:
+            for member in retriever.members:
+                if member not in before:
+                    raise ValueError(
+                        f"retriever {retriever.name!r} is made of {member!r}, which is none of those above "
+                        f"it. {nearest_name(member, before or ['nothing'])}"
+                    )
+            before.append(retriever.name)
+        return self
+
+    @model_validator(mode="after")
     def _tokenizers_can_be_made(self) -> Self:
         for tokenizer in self.tokenizers:
             try:
@@ -309,7 +330,21 @@ class BenchmarkConfig(Section):
 
     def uses_ids(self) -> bool:
         """Whether any retriever looks at semantic IDs; else tokenizers alone are compared."""
-        return any(RETRIEVERS[retriever.kind].uses_ids for retriever in self.retrievers)
+        return any(self.needs_ids(retriever) for retriever in self.retrievers)
+
+    def needs_ids(self, retriever: RetrieverConfig) -> bool:
+        """Whether it looks at semantic IDs, or one of its members does."""
+        members = [self.needs_ids(self.retriever(name)) for name in retriever.members]
+        return any(members) if members else RETRIEVERS[retriever.kind].uses_ids
+
+    def is_random(self, retriever: RetrieverConfig) -> bool:
+        """Whether another seed gives another retriever, or one of its members is another then."""
+        members = [self.is_random(self.retriever(name)) for name in retriever.members]
+        return any(members) if members else RETRIEVERS[retriever.kind].is_random
+
+    def retriever(self, name: str) -> RetrieverConfig:
+        """The one of that name."""
+        return next(one for one in self.retrievers if one.name == name)
 
     def collisions_of(self, tokenizer: TokenizerConfig) -> Collisions:
         """Its own, or else the benchmark's."""

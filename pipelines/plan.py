@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import stages
-from pipelines.config import BenchmarkConfig, CodesConfig, ConfigError, RetrieverConfig, TokenizerConfig
+from pipelines.config import BenchmarkConfig, CodesConfig, ConfigError, TokenizerConfig
 from pipelines.results import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.store import Step
-from recsys.retrievers.table import RETRIEVERS
 from semantic_ids.registry import ENTRY_POINTS
 
 _TOKENIZE_VERSION = 3
 """Of fitting and of importing alike: one stage, whose files are written by one function."""
+
+_FIT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Plan:
         corpus: what all cells share.
         first: what is made before any cell: the corpus; the codes of others, in whose files a mistake
             is found thus before hours of training; and embeddings, if a tokenizer learns from them.
-        cells: in the order they are run.
+        cells: in the order they are run, those without a tokenizer first.
         report: the last step; when it is done, all is.
     """
 
@@ -76,7 +77,13 @@ def plan(config: BenchmarkConfig) -> Plan:
     corpus = _ingest(config)
     text = config.text.model_dump(mode="json")
     label = f"{config.name} {Path(config.text.encoder).name}"
-    embeddings = Step("embed", label, 1, text, {"corpus": corpus}, stages.embed)
+    embeddings = Step("embed", label, 2, text, {"corpus": corpus}, stages.embed)
+    floors = [
+        CellPlan(NO_TOKENIZER, name, seed, steps)
+        for seed in config.seeds
+        for name, steps in _fits(config, corpus, None, seed).items()
+        if seed == config.seeds[0] or config.is_random(config.retriever(name))
+    ]
     cells = [
         cell
         for seed in config.seeds
@@ -84,13 +91,9 @@ def plan(config: BenchmarkConfig) -> Plan:
         for cell in _cells(config, embeddings, tokenizer, seed)
     ]
     tokenized = [cell.steps[0] for cell in cells]
+    cells = [*floors, *cells]
     imported = [step for step in tokenized if "embeddings" not in step.inputs]
     embedded = [embeddings] if len(imported) < len(tokenized) else []
-    for retriever in config.retrievers:
-        if not RETRIEVERS[retriever.kind].uses_ids:
-            seed = config.seeds[0]
-            steps = _fit_and_score(config, retriever.name, retriever, {"corpus": corpus}, seed)
-            cells.append(CellPlan(NO_TOKENIZER, retriever.name, seed, steps))
     about = {
         "title": config.name,
         "evaluation": config.evaluation.model_dump(mode="json"),
@@ -98,7 +101,7 @@ def plan(config: BenchmarkConfig) -> Plan:
         "tracking_uri": config.tracking_uri,
     }
     inputs = {f"{number}.{step.stage}": step for number, cell in enumerate(cells) for step in cell.steps}
-    report = Step("report", config.name, 3, about, {"corpus": corpus, **inputs}, stages.report)
+    report = Step("report", config.name, 4, about, {"corpus": corpus, **inputs}, stages.report)
     return Plan(corpus, (corpus, *imported, *embedded), tuple(cells), report)
 
 
@@ -117,25 +120,42 @@ def _cells(
         tokenize = Step("tokenize", label, _TOKENIZE_VERSION, about, inputs, work)
     if not config.uses_ids():
         yield CellPlan(tokenizer.name, NO_RETRIEVER, seed, (tokenize,))
+    for name, steps in _fits(config, corpus, tokenize, seed, tokenizer.name).items():
+        yield CellPlan(tokenizer.name, name, seed, (tokenize, *steps))
+
+
+def _fits(
+    config: BenchmarkConfig, corpus: Step, tokenize: Step | None, seed: int, tokenizer: str = ""
+) -> dict[str, tuple[Step, Step]]:
+    """Name of a retriever → its steps ``fit`` and ``score``.
+
+    Of those that look at semantic IDs if there is a tokenizer, else of the others. A fused retriever
+    takes its members as they were fitted, whichever of these they are.
+    """
+    fits: dict[str, Step] = {}
+    chosen = {}
     for retriever in config.retrievers:
-        if RETRIEVERS[retriever.kind].uses_ids:
-            found = {"corpus": corpus, "ids": tokenize}
-            steps = _fit_and_score(config, f"{retriever.name} {label}", retriever, found, seed)
-            yield CellPlan(tokenizer.name, retriever.name, seed, (tokenize, *steps))
+        needs_ids = config.needs_ids(retriever)
+        if needs_ids and not tokenize:
+            continue
+        first = config.seeds[0] if not config.is_random(retriever) else seed
+        words = [retriever.name, *([tokenizer] if needs_ids else []), f"seed {first}"]
+        inputs = {"corpus": corpus, **({"ids": tokenize} if tokenize and needs_ids else {})}
+        inputs |= {f"member.{number}": fits[name] for number, name in enumerate(retriever.members)}
+        params = retriever.make().params()
+        if retriever.members:  # their weights are chosen under the protocol of the benchmark
+            params["exclude_seen"] = config.evaluation.exclude_seen
+        settings = {"kind": retriever.kind, "params": params, "seed": first}
+        fit = Step("fit", " ".join(words), _FIT_VERSION, settings, inputs, stages.fit)
+        fits[retriever.name] = fit
+        if needs_ids == bool(tokenize):
+            chosen[retriever.name] = fit, _score(config, corpus, fit)
+    return chosen
 
 
-def _fit_and_score(
-    config: BenchmarkConfig,
-    label: str,
-    retriever: RetrieverConfig,
-    inputs: Mapping[str, Step],
-    seed: int,
-) -> tuple[Step, Step]:
-    settings = {"kind": retriever.kind, "params": retriever.make().params(), "seed": seed}
-    fit = Step("fit", label, 1, settings, inputs, stages.fit)
+def _score(config: BenchmarkConfig, corpus: Step, fit: Step) -> Step:
     measure = {"cutoffs": list(config.evaluation.cutoffs), "exclude_seen": config.evaluation.exclude_seen}
-    score = Step("score", label, 1, measure, {"corpus": inputs["corpus"], "retriever": fit}, stages.score)
-    return fit, score
+    return Step("score", fit.label, 2, measure, {"corpus": corpus, "retriever": fit}, stages.score)
 
 
 def _import(config: BenchmarkConfig, corpus: Step, tokenizer: TokenizerConfig, codes: CodesConfig) -> Step:
@@ -190,7 +210,7 @@ def _ingest(config: BenchmarkConfig) -> Step:
     if config.data.reader == "amazon2014":
         for key in ("reviews", "meta"):
             about[f"{key}_sha256"] = _sha256(raw / about[key], "data.raw=FOLDER")
-    return Step("ingest", config.name, 3, about, {}, partial(stages.ingest, raw))
+    return Step("ingest", config.name, 4, about, {}, partial(stages.ingest, raw))
 
 
 def _sha256(path: Path, setting: str) -> str:

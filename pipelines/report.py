@@ -1,4 +1,4 @@
-"""A benchmark's results for people: sentences, tables, and a page that opens offline."""
+"""A benchmark's results for people: tables, and a page that opens offline."""
 
 from __future__ import annotations
 
@@ -16,9 +16,29 @@ from rich.text import Text
 
 from pipelines.pictures import COLOURS, category_maps, score_chart, usage_curves
 from pipelines.results import Results, Row, TokenizerRow
-from pipelines.wording import decimal, interval, mean_and_spread, metric_label, p_value, percent
+from pipelines.verdicts import verdicts
+from pipelines.wording import (
+    decimal,
+    figure_label,
+    figure_value,
+    interval,
+    mean_and_spread,
+    metric_label,
+    p_value,
+    percent,
+)
 
 _NAMES = ("retriever", "tokenizer")
+_TESTS = (
+    "difference",
+    "95 % interval",
+    "p (users)",
+    "p (seeds)",
+    "p (Holm)",
+    "p (Wilcoxon)",
+    "p (permutation)",
+    "bootstrap interval",
+)
 _POLICY = "collisions by"
 _TENTHS, _HUNDREDTHS, _THOUSANDTHS = (partial(decimal, places=places) for places in (1, 2, 3))
 _FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -50,61 +70,9 @@ _COLLISIONS_NOTE = """<em>Collisions</em>: share of the items whose codes anothe
 their score, unless a column <em>collisions by</em> says otherwise. By <em>digit</em> a further level tells
 them apart, and all figures are of the codes before it; by <em>sinkhorn</em> last codes were dealt out anew,
 and all figures are of the codes after that."""
-_FEW_SEEDS = "With fewer than three seeds, luck in training is not ruled out."
-
-
-def verdicts(results: Results) -> list[str]:
-    """One sentence for each retriever on which tokenizer is best and whether that is real.
-
-    A further sentence names every floor that no tokenizer passes, and one every tokenizer whose codes are
-    one table for all seeds.
-    """
-    if not results.rows:
-        return ["Semantic IDs alone were compared, with no retriever: how well they recommend is not known."]
-    groups = results.by_retriever()
-    sentences = [_verdict(results, retriever, rows) for retriever, rows in groups.items()]
-    for floor in results.floors():
-        score = floor.means[results.metric]
-        below = [name for name, rows in groups.items() if rows[0].means[results.metric] < score]
-        if below:
-            sentences.append(
-                f"{floor.retriever}, which uses no tokenizer, is above every tokenizer "
-                f"with {', '.join(below)} ({metric_label(results.metric)} {decimal(score)})."
-            )
-    sentences += [
-        f"The codes of {name} are one table, so seeds vary the retriever alone: a difference to {name} "
-        "holds for this table of codes only (verdicts with *)."
-        for name in results.single_tables()
-    ]
-    return sentences
-
-
-def _verdict(results: Results, retriever: str, rows: Sequence[Row]) -> str:
-    best, test = rows[0].tokenizer, rows[0].to_next
-    label, score = metric_label(results.metric), decimal(rows[0].means[results.metric])
-    if test is None:
-        return f"{best} has {label} {score} with {retriever}; there is no tokenizer to compare it with."
-    lead = (
-        f"{rows[1].tokenizer}, the next best ({decimal(test.difference, sign=True)}, "
-        f"95 % CI {interval(test.low, test.high)}"
-    )
-    p = f"p = {p_value(test.p_adjusted)} after Holm"
-    p += "" if test.p_seeds is None else f", p = {p_value(test.p_seeds)} over seeds"
-    p = p.replace("= <", "< ")
-    few = f" {_FEW_SEEDS}" if min(rows[0].seeds, rows[1].seeds) < 3 else ""
-    if test.verdict == "no evidence":
-        return (
-            f"No significant winner with {retriever}: {best} has the best {label} ({score}), "
-            f"but its lead over {lead}) could be chance ({p}).{few}"
-        )
-    certain = "is real"
-    if single := [row.tokenizer for row in rows[:2] if row.tokenizer in results.single_tables()]:
-        certain = f"holds for the given codes of {' and '.join(single)}"
-    if few:
-        certain = "holds for these trained models"
-    return (
-        f"{best} has the best {label} with {retriever} ({score}); its lead over {lead}) {certain} ({p}).{few}"
-    )
+_FIGURES_NOTE = """ <em>Search error of the beam</em>: share of the exact top that the beam missed;
+<em>certified</em>: share of users for whom that exact top is proved to be it. Other columns are what
+retrievers tell of themselves."""
 
 
 def table(results: Results) -> list[dict[str, str]]:
@@ -114,6 +82,7 @@ def table(results: Results) -> list[dict[str, str]]:
     """
     policies = _policies(results.tokenizers)
     single = {*results.single_tables()}
+    figures = results.figure_names()
     return [
         {
             "retriever": row.retriever,
@@ -123,6 +92,10 @@ def table(results: Results) -> list[dict[str, str]]:
             "seed SD": "–" if row.seed_spread is None else decimal(row.seed_spread),
             "collisions": percent(row.quality["collision_rate"]) if "collision_rate" in row.quality else "–",
             **({_POLICY: policies.get(row.tokenizer, "–")} if policies else {}),
+            **{
+                figure_label(name): figure_value(name, row.figures[name]) if name in row.figures else "–"
+                for name in figures
+            },
             **_significance_cells(row),
             "verdict": row.verdict
             + ("*" if row.comparison and not single.isdisjoint((row.tokenizer, results.reference)) else ""),
@@ -140,14 +113,18 @@ def _policies(tokenizers: Sequence[TokenizerRow]) -> dict[str, str]:
 def _significance_cells(row: Row) -> dict[str, str]:
     test = row.comparison
     if test is None:
-        return dict.fromkeys(("difference", "95 % interval", "p (users)", "p (seeds)", "p (Holm)"), "–")
-    return {
-        "difference": decimal(test.difference, sign=True),
-        "95 % interval": interval(test.low, test.high),
-        "p (users)": p_value(test.p_value),
-        "p (seeds)": "–" if test.p_seeds is None else p_value(test.p_seeds),
-        "p (Holm)": p_value(test.p_adjusted),
-    }
+        return dict.fromkeys(_TESTS, "–")
+    found = (
+        decimal(test.difference, sign=True),
+        interval(test.low, test.high),
+        p_value(test.p_value),
+        "–" if test.p_seeds is None else p_value(test.p_seeds),
+        p_value(test.p_adjusted),
+        p_value(test.p_wilcoxon),
+        p_value(test.p_permutation),
+        interval(test.boot_low, test.boot_high),
+    )
+    return dict(zip(_TESTS, found, strict=True))
 
 
 def tokenizer_table(tokenizers: Sequence[TokenizerRow]) -> list[dict[str, str]]:
@@ -186,7 +163,8 @@ def console_report(results: Results) -> Group:
         return Group(_console_table("Semantic IDs", headers, figures), Text(), *sentences)
     scores, compared = _scores_and_differences(results)
     cutoff = metric_label(results.metric).partition("@")[2]
-    headers = [header for header in scores[0] if header.partition("@")[2] in ("", cutoff)]
+    left_out = {figure_label(name) for name in results.figure_names()}
+    headers = [h for h in scores[0] if h.partition("@")[2] in ("", cutoff) and h not in left_out]
     differences = [*_NAMES, "difference", "95 % interval", "p (Holm)", "verdict"]
     parts: list[Table | Text] = [_console_table("Scores", headers, scores)]
     if compared:
@@ -269,14 +247,17 @@ does.</p>
 <h2>Scores</h2>
 {_html_table(scores)}
 <p class="note">Means over users and seeds; <em>seed SD</em> is the standard deviation of {label} over seeds.
-{_COLLISIONS_NOTE}</p>
+{_COLLISIONS_NOTE}{_FIGURES_NOTE if results.figure_names() else ""}</p>
 <h2>Difference to {reference} in {label}</h2>
 {_html_table(differences)}
 <p class="note">Each tokenizer is compared with {reference} under the same retriever: <em>p (users)</em> is
 that of a paired two-sided t-test over users, on scores averaged over seeds, <em>p (Holm)</em> the same
 adjusted over all pairs of tokenizers, <em>p (seeds)</em> that of Welch's t-test over the means of seeds.
 <em>Better</em> or <em>worse</em> needs the last two below .05; a verdict with * holds for one table
-of codes only. Intervals are over users, of each comparison alone.</p>"""
+of codes only. Intervals are over users, of each comparison alone. Beside these stand tests that assume less,
+all over users: <em>p (Wilcoxon)</em> of the signed-rank test, to which a difference counts by its rank only,
+and <em>p (permutation)</em> of random flips of the differences' signs, both adjusted likewise; and the 95 %
+percentile interval of the bootstrap.</p>"""
 
 
 def _tokenizers_section(tokenizers: Sequence[TokenizerRow]) -> str:

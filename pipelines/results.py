@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -56,6 +56,7 @@ class Cell:
         ids_digest: hex digits of the semantic IDs; seeds that share a table of codes share these. Empty
             without a tokenizer.
         collisions: what became of items with the same codes.
+        figures: what the retriever tells of itself, as ``{"search_error_at_10": 0.01, "chosen": "k 50"}``.
     """
 
     tokenizer: str
@@ -70,6 +71,11 @@ class Cell:
     code_categories: CodeCategories | None
     ids_digest: str
     collisions: Collisions
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def numbers(self) -> dict[str, float]:
+        """The figures of the retriever that are numbers."""
+        return {name: float(value) for name, value in self.figures.items() if isinstance(value, (int, float))}
 
 
 @dataclass(frozen=True)
@@ -108,10 +114,12 @@ class Row:
         high: its upper end.
         seed_spread: standard deviation over seeds of the main metric's mean; None with one seed.
         quality: mean over seeds; what one lacks is left out.
+        figures: the retriever's that are numbers; mean over seeds, what one lacks is left out.
         seconds: mean over seeds.
         comparison: with the reference tokenizer under the same retriever; None for the reference
             itself and for floors.
         to_next: of this tokenizer, if it is the best under its retriever, with the next best.
+        to_floor: with the best floor; None for floors, and where there is none.
     """
 
     tokenizer: str
@@ -122,9 +130,11 @@ class Row:
     high: float
     seed_spread: float | None
     quality: Mapping[str, float]
+    figures: Mapping[str, float]
     seconds: float
     comparison: Comparison | None
     to_next: Comparison | None = None
+    to_floor: Comparison | None = None
 
     @property
     def verdict(self) -> str:
@@ -145,7 +155,7 @@ class Results:
         metric: the main metric, as ``ndcg_at_10``.
         reference: the tokenizer that all others are compared with.
         rows: retriever after retriever in the order of the benchmark, floors last; the best
-            tokenizer first. Empty where tokenizers alone are compared.
+            tokenizer first, and the best floor first. Empty where tokenizers alone are compared.
         tokenizers: in the order of the benchmark.
     """
 
@@ -166,7 +176,7 @@ class Results:
         return groups
 
     def floors(self) -> list[Row]:
-        """The retrievers that use no tokenizer."""
+        """The retrievers that use no tokenizer, best first."""
         return [row for row in self.rows if row.tokenizer == NO_TOKENIZER]
 
     def single_tables(self) -> list[str]:
@@ -174,9 +184,14 @@ class Results:
         trained = {row.tokenizer: row.seeds for row in self.rows}
         return [row.tokenizer for row in self.tokenizers if row.seeds < trained.get(row.tokenizer, 1)]
 
+    def figure_names(self) -> list[str]:
+        """The figures of retrievers that any row has."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.figures))
+
     def score_records(self) -> list[dict[str, Any]]:
-        """One record a row: mean scores, spread, quality and time; all records have the same keys."""
+        """One record a row: mean scores, spread, quality, figures, time; all records have the same keys."""
         qualities = list(dict.fromkeys(name for row in self.rows for name in row.quality))
+        figures = self.figure_names()
         return [
             {
                 "tokenizer": row.tokenizer,
@@ -187,6 +202,7 @@ class Results:
                 f"{self.metric}_high": row.high,
                 f"{self.metric}_seed_spread": row.seed_spread,
                 **{name: row.quality.get(name) for name in qualities},
+                **{name: row.figures.get(name) for name in figures},
                 "seconds": row.seconds,
             }
             for row in self.rows
@@ -206,33 +222,49 @@ class Results:
         ]
 
     def significance_records(self) -> list[dict[str, Any]]:
-        """One record for each comparison with the reference.
+        """One record for each comparison with the reference, then one for each with the best floor.
 
+        ``reference_kind``: ``tokenizer`` or ``floor``.
         ``single_table``: the verdict holds for one table of codes only, see :meth:`single_tables`.
         """
-        single = {*self.single_tables()}
-        return [
-            {
-                "tokenizer": row.tokenizer,
-                "reference": self.reference,
-                "retriever": row.retriever,
-                "metric": self.metric,
-                "mean": row.comparison.mean_b,
-                "reference_mean": row.comparison.mean_a,
-                "difference": row.comparison.difference,
-                "low": row.comparison.low,
-                "high": row.comparison.high,
-                "effect_size": row.comparison.effect_size,
-                "p": row.comparison.p_value,
-                "p_seeds": row.comparison.p_seeds,
-                "p_holm": row.comparison.p_adjusted,
-                "queries": row.comparison.n,
-                "verdict": row.verdict,
-                "single_table": not single.isdisjoint((row.tokenizer, self.reference)),
-            }
+        with_reference = [
+            self._record(row, row.comparison, "tokenizer", self.reference)
             for row in self.rows
             if row.comparison
         ]
+        with_floor = [
+            self._record(row, row.to_floor, "floor", self.floors()[0].retriever)
+            for row in self.rows
+            if row.to_floor
+        ]
+        return with_reference + with_floor
+
+    def _record(self, row: Row, test: Comparison, kind: str, reference: str) -> dict[str, Any]:
+        return {
+            "tokenizer": row.tokenizer,
+            "reference": reference,
+            "reference_kind": kind,
+            "retriever": row.retriever,
+            "metric": self.metric,
+            "mean": test.mean_b,
+            "reference_mean": test.mean_a,
+            "difference": test.difference,
+            "low": test.low,
+            "high": test.high,
+            "effect_size": test.effect_size,
+            "p": test.p_value,
+            "p_seeds": test.p_seeds,
+            "p_holm": test.p_adjusted,
+            "p_wilcoxon_holm": test.p_wilcoxon,
+            "rank_effect": test.rank_effect,
+            "p_permutation_holm": test.p_permutation,
+            "boot_low": test.boot_low,
+            "boot_high": test.boot_high,
+            "queries": test.n,
+            "verdict": test.verdict,
+            "dissent": ", ".join(test.dissent),
+            "single_table": not {row.tokenizer, reference}.isdisjoint(self.single_tables()),
+        }
 
 
 def summarise(
@@ -244,11 +276,13 @@ def summarise(
     reference: str,
     metric: str = "ndcg_at_10",
 ) -> Results:
-    """The table of a benchmark, with every tokenizer tested against the reference.
+    """The table of a benchmark, with every tokenizer tested against the reference and the best floor.
 
     A user's scores are averaged over seeds first. The family that p is adjusted over is all pairs
-    of tokenizers under each retriever that uses one. With two seeds or more a difference must also
-    hold over seeds, see :attr:`~recsys.evaluation.significance.Comparison.verdict`.
+    of tokenizers under each retriever that uses one. Another is each of these against the best
+    floor: which of them is the best is known only from the same scores. With two seeds or more a
+    difference must also hold over seeds, see
+    :attr:`~recsys.evaluation.significance.Comparison.verdict`.
 
     Raises:
         ValueError: there are no cells, or one twice; a retriever has no result for the reference;
@@ -277,13 +311,19 @@ def summarise(
         _row(same, runs[key], metric, tests.get(((key[0], reference), key))) for key, same in groups.items()
     ]
     place = {retriever: i for i, retriever in enumerate(dict.fromkeys(row.retriever for row in rows))}
-    rows.sort(key=lambda r: (r.tokenizer == NO_TOKENIZER, place[r.retriever], -r.means[metric]))
+    place |= {row.retriever: len(place) for row in rows if row.tokenizer == NO_TOKENIZER}
+    rows.sort(key=lambda row: (place[row.retriever], -row.means[metric]))
     for number, (row, after) in enumerate(pairwise(rows)):
         first = number == 0 or rows[number - 1].retriever != row.retriever
         if first and row.retriever == after.retriever:
             best, following = (row.retriever, row.tokenizer), (after.retriever, after.tokenizer)
             test = tests.get((following, best)) or tests[best, following].reversed()
             rows[number] = replace(row, to_next=test)
+    if floors := [(row.retriever, NO_TOKENIZER) for row in rows if row.tokenizer == NO_TOKENIZER]:
+        against = dict(
+            zip(compared, compare_all(runs, metric, [(floors[0], key) for key in compared]), strict=True)
+        )
+        rows = [replace(row, to_floor=against.get((row.retriever, row.tokenizer))) for row in rows]
     return Results(title, dataset, protocol, metric, reference, rows, _tokenizer_rows(cells))
 
 
@@ -306,7 +346,7 @@ def _tokenizer_rows(cells: Sequence[Cell]) -> list[TokenizerRow]:
     for tokenizer, by_ids in groups.items():
         distinct = list(by_ids.values())
         first, several = distinct[0], len(distinct) > 1
-        figures = _figures(distinct)
+        figures = _shared([cell.quality for cell in distinct])
         rows.append(
             TokenizerRow(
                 tokenizer=tokenizer,
@@ -321,13 +361,15 @@ def _tokenizer_rows(cells: Sequence[Cell]) -> list[TokenizerRow]:
     return rows
 
 
-def _figures(cells: Sequence[Cell]) -> dict[str, list[float]]:
-    """Figure of quality → its value in each cell, if all have it."""
+def _shared(figures: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Name → its values in all, if all have it."""
     return {
-        name: [cell.quality[name] for cell in cells]
-        for name in cells[0].quality
-        if all(name in cell.quality for cell in cells)
+        name: [each[name] for each in figures] for name in figures[0] if all(name in each for each in figures)
     }
+
+
+def _means(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean(values)) for name, values in _shared(figures).items()}
 
 
 def _row(
@@ -344,7 +386,8 @@ def _row(
         low=low,
         high=high,
         seed_spread=float(np.std(of_seeds, ddof=1)) if len(cells) > 1 else None,
-        quality={name: float(np.mean(values)) for name, values in _figures(cells).items()},
+        quality=_means([cell.quality for cell in cells]),
+        figures=_means([cell.numbers() for cell in cells]),
         seconds=float(np.mean([cell.seconds for cell in cells])),
         comparison=comparison,
     )

@@ -24,6 +24,7 @@ from pipelines.report import html_report
 from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.scores import QueryScores, evaluation_set_digest
 from recsys.retrievers.base import Retriever
+from recsys.retrievers.fused import Fused
 from recsys.retrievers.table import RETRIEVERS
 from recsys.splits import leave_one_out, read_sequences, sequences_of, write_sequences
 from semantic_ids.collisions import Doubles, sinkhorn, with_digit
@@ -38,9 +39,10 @@ _OF_CODEBOOK_SIZE = ("utilization", "dead_codes", "gini")
 
 
 def ingest(raw: Path, config: Config, inputs: Inputs, out: Path) -> None:
-    """Files in the folder ``raw`` → items, sequences, each item's category, and ``corpus.json``."""
+    """Files in the folder ``raw`` → items, their texts and categories, sequences, and ``corpus.json``."""
     from recsys.datasets.amazon import read_amazon2014  # noqa: PLC0415 — polars is for this stage only
     from recsys.datasets.synthetic import write_shop  # noqa: PLC0415
+    from recsys.text import item_texts, write_texts  # noqa: PLC0415
 
     if config["reader"] == "shop":
         reviews, meta = write_shop(
@@ -54,6 +56,7 @@ def ingest(raw: Path, config: Config, inputs: Inputs, out: Path) -> None:
     if corpus.skipped_lines:
         CONSOLE.print(f"  {corpus.skipped_lines} malformed lines were left out", style="yellow")
     corpus.items.write_parquet(out / "items.parquet")
+    write_texts(item_texts(corpus.items), out / "texts.parquet")
     write_sequences(sequences_of(corpus), out / "sequences.parquet")
     (out / "categories.json").write_text(json.dumps(corpus.top_categories()) + "\n")
     catalogue = hashlib.sha256("\n".join(corpus.items["item_id"]).encode()).hexdigest()
@@ -67,12 +70,10 @@ def ingest(raw: Path, config: Config, inputs: Inputs, out: Path) -> None:
 
 
 def embed(config: Config, inputs: Inputs, out: Path) -> None:
-    """``items.parquet`` → ``embeddings.npy`` ``(N, D)`` float32, in the items' order."""
-    import polars as pl  # noqa: PLC0415
+    """``texts.parquet`` → ``embeddings.npy`` ``(N, D)`` float32, in the items' order."""
+    from recsys.text import embed_texts, read_texts  # noqa: PLC0415
 
-    from recsys.text import embed_texts, item_texts  # noqa: PLC0415
-
-    texts = item_texts(pl.read_parquet(inputs["corpus"] / "items.parquet"))
+    texts = read_texts(inputs["corpus"] / "texts.parquet")
     vectors = embed_texts(texts, config["encoder"], dimensions=config["dimensions"], on_progress=progress)
     np.save(out / "embeddings.npy", vectors)
 
@@ -125,7 +126,10 @@ def import_codes(file: Path, config: Config, inputs: Inputs, out: Path) -> None:
 
 
 def fit(config: Config, inputs: Inputs, out: Path) -> None:
-    """Sequences and semantic IDs → the fitted retriever."""
+    """Sequences and what the retriever needs of IDs, texts and other retrievers → the fitted retriever.
+
+    A fit that was cut short goes on from a checkpoint, which lies beside the folders of its stage.
+    """
     split = leave_one_out(read_sequences(inputs["corpus"] / "sequences.parquet"))
     if "ids" in inputs:
         ids = SemanticIds.load(inputs["ids"])
@@ -133,14 +137,30 @@ def fit(config: Config, inputs: Inputs, out: Path) -> None:
         items = json.loads((inputs["corpus"] / "corpus.json").read_text())["items"]
         ids = SemanticIds(np.arange(items)[:, None], (items,))
     retriever = RETRIEVERS[config["kind"]](**config["params"])
+    if isinstance(retriever, Fused):
+        members = [folder for name, folder in inputs.items() if name.startswith("member.")]
+        retriever.members = [Retriever.load(folder / "retriever") for folder in members]
+    if retriever.uses_texts:
+        from recsys.text import read_texts  # noqa: PLC0415 — imports slowly
+
+        texts = read_texts(inputs["corpus"] / "texts.parquet")
+    else:
+        texts = []
     training = getattr(retriever, "training", None)
-    curves = Curves(out / "curves.jsonl", training.steps if training else None)
-    retriever.fit(split.train, split.valid, ids, seed=config["seed"], on_step=curves)
+    retriever.fit(
+        split.train,
+        split.valid,
+        ids,
+        texts=texts,
+        seed=config["seed"],
+        on_step=Curves(out / "curves.jsonl", training.steps if training else None),
+        checkpoint=out.parent / f"{out.name.partition('.partial-')[0]}.checkpoint",
+    )
     retriever.save(out / "retriever")
 
 
 def score(config: Config, inputs: Inputs, out: Path) -> None:
-    """The fitted retriever on the test examples → ``scores.parquet``, one row a user."""
+    """The fitted retriever on the test examples → ``scores.parquet``, one row a user, and its figures."""
     test = leave_one_out(read_sequences(inputs["corpus"] / "sequences.parquet")).test
     corpus = json.loads((inputs["corpus"] / "corpus.json").read_text())
     retriever: Retriever = Retriever.load(inputs["retriever"] / "retriever")
@@ -155,6 +175,7 @@ def score(config: Config, inputs: Inputs, out: Path) -> None:
         per_query_scores(ranking, test, config["cutoffs"]),
         evaluation_set_digest(test, corpus["item_ids_digest"], config["exclude_seen"]),
     ).write(out / "scores.parquet")
+    (out / "retriever.json").write_text(json.dumps(retriever.figures(test), indent=2) + "\n")
 
 
 def report(config: Config, inputs: Inputs, out: Path) -> None:

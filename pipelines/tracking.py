@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from mlflow.entities import DatasetInput, Metric, Param, Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pipelines.pictures import score_chart
-from pipelines.report import html_report, verdicts
+from pipelines.report import html_report
 from pipelines.results import Cell, Dataset, Results
+from pipelines.verdicts import verdicts
 from recsys.evaluation.scores import QueryScores
 
 DIGEST_TAG, KIND_TAG, PARENT_TAG = "gritrec.digest", "gritrec.kind", "mlflow.parentRunId"
@@ -121,12 +123,17 @@ class Tracker:
         """Keep a cell under the benchmark's run, unless it is there already; returns its run's id.
 
         Raises:
-            ValueError: a curve is named like a score or a quality.
+            ValueError: two of its scores, qualities, figures and curves have the same name.
         """
         scores = cell.scores.mean() if cell.scores else {}
-        final = {**scores, **cell.quality, "seconds": cell.seconds}
-        if clash := sorted(final.keys() & cell.curves.keys()):
-            raise ValueError(f"curves and final metrics must be named differently: {', '.join(clash)}")
+        figures = cell.numbers()
+        texts = {name: text for name, text in cell.figures.items() if name not in figures}
+        final = {**scores, **cell.quality, **figures, "seconds": cell.seconds}
+        named = Counter([*scores, *cell.quality, *figures, "seconds", *cell.curves])
+        if clash := sorted(name for name, count in named.items() if count > 1):
+            raise ValueError(
+                f"curves, figures and final metrics must be named differently: {', '.join(clash)}"
+            )
         about = {"tokenizer": cell.tokenizer, "retriever": cell.retriever, "seed": cell.seed}
         tags = {KIND_TAG: "cell", DIGEST_TAG: cell.digest, PARENT_TAG: self.run_id}
         names = {f"gritrec.{what}": str(name) for what, name in about.items()}
@@ -141,7 +148,7 @@ class Tracker:
         name = f"{cell.tokenizer} · {cell.retriever} · seed {cell.seed}"
         run = self.client.create_run(self.experiment_id, tags={**tags, **names}, run_name=name)
         run_id = str(run.info.run_id)
-        self._log_settings(run, {**_flat(cell.params), **about})
+        self._log_settings(run, {**_flat({**cell.params, "figures": texts}), **about})
         now = int(time.time() * 1000)
         points = {**{name: [(0, value)] for name, value in final.items()}, **cell.curves}
         metrics = [Metric(key, value, now, step) for key, curve in points.items() for step, value in curve]

@@ -36,3 +36,15 @@ def percent(value: float) -> str:
 def mean_and_spread(mean: float, spread: float | None, write: Callable[[float], str]) -> str:
     """``.448 ±.003``, or ``.448`` where there is no standard deviation; ``write`` writes a number."""
     return write(mean) + ("" if spread is None else f" ±{write(spread)}")
+
+
+def figure_label(name: str) -> str:
+    """``search_error_at_10`` → ``search error of the beam, top 10``; any other as words."""
+    words = name.replace("_", " ")
+    return re.sub(r"^search error at (\d+)$", r"search error of the beam, top \1", words)
+
+
+def figure_value(name: str, value: float) -> str:
+    """A share as :func:`percent`, any other in four digits."""
+    share = name == "certified" or name.startswith("search_error_at_")
+    return percent(value) if share else f"{value:,.4g}"

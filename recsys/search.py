@@ -37,8 +37,11 @@ def build_index(vectors: Tensor, name: IndexName = "Flat") -> Search:
 
     import faiss  # noqa: PLC0415 — optional: a machine with a GPU needs none
 
-    # Below this many queries FAISS scans them one by one, many times slower than one product.
+    # Below this many queries FAISS scans them one by one, many times slower than one product; and
+    # its blocks are too small to keep up with the product alone.
     faiss.cvar.distance_compute_blas_threshold = 20
+    faiss.cvar.distance_compute_blas_query_bs = 512
+    faiss.cvar.distance_compute_blas_database_bs = 2048
     count, width = vectors.shape
     index: Any
     if name == "Flat":

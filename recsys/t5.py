@@ -64,6 +64,10 @@ class Memory:
     layers: list[KeysValues]
     bias: Tensor
 
+    def select(self, sources: Tensor) -> Memory:
+        """That of some sources, ``(q,)`` int64."""
+        return Memory([(keys[sources], values[sources]) for keys, values in self.layers], self.bias[sources])
+
 
 class T5(nn.Module):
     """Reads token sequences and writes semantic IDs.
@@ -95,6 +99,24 @@ class T5(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.logit_scale = config.width**-0.5
         nn.init.normal_(self.embedding.weight, std=1.0)
+
+    def forward(self, sources: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of each token of the targets among those of its level.
+
+        Args:
+            sources: ``(Q, S)`` int64, as :meth:`encode` takes them.
+            targets: ``(Q, L)`` int64, a token of each level.
+
+        Returns:
+            The mean over sources and levels, a scalar.
+        """
+        shifted = F.pad(targets[:, :-1], (1, 0), value=PAD)
+        hidden, _ = self.decode(shifted, self.encode(sources))  # (Q, L, D)
+        of_levels = [
+            F.cross_entropy(self.logits(hidden[:, level], block), targets[:, level] - block.start)
+            for level, block in enumerate(self.blocks)
+        ]
+        return torch.stack(of_levels).mean()
 
     def encode(self, tokens: Tensor) -> Memory:
         """Read Q sources, ``(Q, S)`` int64 with padding behind the tokens.
@@ -209,13 +231,18 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, source: KeysValues, bias: Tensor) -> Tensor:
         """``(N, T, D)`` → ``(N, T, D)``; ``bias`` adds to the logits ``(N, H, T, S)``."""
-        mixed = F.scaled_dot_product_attention(
-            self._split(self.query(x)),
-            *source,
-            attn_mask=bias,
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=1.0,
-        )  # (N, H, T, d)
+        queries = self._split(self.query(x))
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not self.training:
+            # There the fused kernel takes twice as long as its parts, on the short sequences of decoding.
+            mixed = (queries @ source[0].mT + bias).softmax(dim=-1) @ source[1]
+        else:
+            mixed = F.scaled_dot_product_attention(
+                queries,
+                *source,
+                attn_mask=bias,
+                dropout_p=self.dropout if self.training else 0.0,
+                scale=1.0,
+            )  # (N, H, T, d)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
@@ -46,6 +48,16 @@ def item_texts(items: pl.DataFrame) -> list[str]:
         parts = {"Title": title, "Brand": brand, "Categories": " > ".join(categories)}
         texts.append("; ".join(f"{name}: {part}" for name, part in parts.items() if part) or NO_TEXT)
     return texts
+
+
+def write_texts(texts: Sequence[str], path: str | Path) -> None:
+    """Write a parquet file of one column, ``text``."""
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), path)
+
+
+def read_texts(path: str | Path) -> list[str]:
+    """Read what :func:`write_texts` wrote."""
+    return pq.read_table(path)["text"].to_pylist()
 
 
 def embed_texts(

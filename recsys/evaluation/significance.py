@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
 from recsys.evaluation.metrics import Scores
+from recsys.evaluation.resampling import bootstrap_sums, sign_flipped_sums
 from recsys.evaluation.scores import QueryScores, check_comparable, mean_over_seeds
 
 Name = TypeVar("Name", bound=Hashable)
@@ -19,8 +20,17 @@ ALPHA = 0.05
 """A difference counts as real where the adjusted p is below this."""
 
 
+FLIPS = RESAMPLES = 10_000
+"""Of a permutation test, and of a bootstrap."""
+
+_FLIPS_PER_PAIR = 40  # the least p there can be then stays below ALPHA even after Holm's correction
+
+_NOISE = 1e-12
+"""What is smaller is no difference of scores: means of the same seeds in another order differ so much."""
+
+
 @dataclass(frozen=True)
-class Comparison:
+class PairedTTest:
     """How far b is from a, on the same queries.
 
     Attributes:
@@ -31,8 +41,6 @@ class Comparison:
         high: its upper end.
         p_value: two-sided, over queries, of this comparison alone. It speaks of the trained models
             at hand: two of one method, trained from two seeds, often differ by it too.
-        p_seeds: two-sided, over the means of seeds; None where there are fewer than two.
-        p_adjusted: ``p_value`` corrected for its family; the same in a family of one.
         effect_size: Cohen's d_z, the mean over the standard deviation of the differences.
         n: number of queries.
     """
@@ -43,10 +51,37 @@ class Comparison:
     low: float
     high: float
     p_value: float
-    p_seeds: float | None
-    p_adjusted: float
     effect_size: float
     n: int
+
+
+@dataclass(frozen=True)
+class Comparison(PairedTTest):
+    """A t-test within its family, and beside it three tests that assume less.
+
+    All p are two-sided; of these, all over queries are corrected for the family by :func:`holm`, the
+    same in a family of one.
+
+    Attributes:
+        p_seeds: over the means of seeds; None where there are fewer than two. Not corrected.
+        p_adjusted: ``p_value``, corrected.
+        p_wilcoxon: of Wilcoxon's signed-rank test, corrected. Queries without a difference are left
+            out, and a large one counts by its rank only.
+        rank_effect: rank-biserial correlation, what that test sees: the ranks of queries on which b
+            is better less those on which a is, over all ranks; -1 … 1.
+        p_permutation: of a permutation test that flips the signs of differences at random, corrected.
+        boot_low: lower end of the difference's 95 % bootstrap percentile interval, for this
+            comparison alone.
+        boot_high: its upper end.
+    """
+
+    p_seeds: float | None
+    p_adjusted: float
+    p_wilcoxon: float
+    rank_effect: float
+    p_permutation: float
+    boot_low: float
+    boot_high: float
 
     def reversed(self) -> Comparison:
         """The same comparison, of a with b."""
@@ -58,6 +93,9 @@ class Comparison:
             low=-self.high,
             high=-self.low,
             effect_size=-self.effect_size,
+            rank_effect=-self.rank_effect,
+            boot_low=-self.boot_high,
+            boot_high=-self.boot_low,
         )
 
     @property
@@ -66,9 +104,32 @@ class Comparison:
 
         A difference must hold for users at large *and* for training at large.
         """
-        if self.p_adjusted >= ALPHA or (self.p_seeds or 0.0) >= ALPHA:
+        if (self.p_seeds or 0.0) >= ALPHA:
             return "no evidence"
-        return "better" if self.difference > 0 else "worse"
+        return _verdict(self.p_adjusted, self.difference)
+
+    @property
+    def dissent(self) -> list[Literal["Wilcoxon", "permutation", "bootstrap"]]:
+        """The tests over queries that answer otherwise than the t-test does.
+
+        The bootstrap's interval is not corrected for the family: it can fail to confirm a difference,
+        but not claim one.
+        """
+        found = _verdict(self.p_adjusted, self.difference)
+        dissent: list[Literal["Wilcoxon", "permutation", "bootstrap"]] = []
+        if _verdict(self.p_wilcoxon, self.rank_effect) != found:
+            dissent.append("Wilcoxon")
+        if _verdict(self.p_permutation, self.difference) != found:
+            dissent.append("permutation")
+        if found != "no evidence" and self.boot_low <= 0 <= self.boot_high:
+            dissent.append("bootstrap")
+        return dissent
+
+
+def _verdict(p: float, difference: float) -> str:
+    if p >= ALPHA:
+        return "no evidence"
+    return "better" if difference > 0 else "worse"
 
 
 def mean_interval(values: Scores, confidence: float = 0.95) -> tuple[float, float]:
@@ -77,7 +138,7 @@ def mean_interval(values: Scores, confidence: float = 0.95) -> tuple[float, floa
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def paired_t_test(a: Scores, b: Scores, confidence: float = 0.95) -> Comparison:
+def paired_t_test(a: Scores, b: Scores, confidence: float = 0.95) -> PairedTTest:
     """Student's paired two-sided t-test of b against a, both ``(Q,)`` in the same order of queries.
 
     Where no query differs p is 1 and the interval is 0 … 0.
@@ -96,15 +157,13 @@ def paired_t_test(a: Scores, b: Scores, confidence: float = 0.95) -> Comparison:
     else:
         p_value, effect_size = stats.ttest_rel(b, a).pvalue, mean / deviation
     low, high = mean_interval(differences, confidence)
-    return Comparison(
+    return PairedTTest(
         mean_a=float(a.mean()),
         mean_b=float(b.mean()),
         difference=float(mean),
         low=low,
         high=high,
         p_value=float(p_value),
-        p_seeds=None,
-        p_adjusted=float(p_value),
         effect_size=float(effect_size),
         n=len(a),
     )
@@ -135,10 +194,36 @@ def seed_test(a: Sequence[float], b: Sequence[float]) -> float | None:
     return float(test.pvalue)
 
 
+def wilcoxon(differences: Scores) -> tuple[float, float]:
+    """Wilcoxon's two-sided signed-rank test (1945) of ``(Q,)`` differences, zeros left out.
+
+    Returns:
+        p, and the rank-biserial correlation (Kerby 2014); 1 and 0 where no query differs.
+    """
+    apart = differences[np.abs(differences) > _NOISE].round(12)  # what is the same but for noise is a tie
+    if len(apart) == 0:
+        return 1.0, 0.0
+    ranks = stats.rankdata(np.abs(apart))
+    return float(stats.wilcoxon(apart).pvalue), float(ranks @ np.sign(apart) / ranks.sum())
+
+
+def permutation_p(differences: Scores, flipped: Scores) -> float:
+    """Two-sided p of a permutation test; it counts the data at hand, so it is never 0 (Phipson & Smyth 2010).
+
+    Args:
+        differences: ``(Q,)``.
+        flipped: ``(R,)``, their sums after random flips of their signs.
+    """
+    as_far = np.abs(flipped) >= np.abs(differences.sum()) - _NOISE * np.abs(differences).sum()
+    return float((1 + as_far.sum()) / (1 + len(flipped)))
+
+
 def compare_all(
     runs: Mapping[Name, Sequence[QueryScores]], metric: str, pairs: Sequence[tuple[Name, Name]]
 ) -> list[Comparison]:
-    """Paired t-tests of a family of pairs, with p adjusted over the family by :func:`holm`.
+    """All tests of a family of pairs, with p adjusted over the family by :func:`holm`.
+
+    Two calls with the same arguments give the same numbers.
 
     Args:
         runs: name → scores, one for each seed; a query's scores are averaged over seeds first.
@@ -149,14 +234,41 @@ def compare_all(
         One comparison for each pair, in their order.
 
     Raises:
-        ValueError: the scores of a pair are not comparable, or lack the metric.
+        ValueError: the scores are not comparable, or lack the metric.
     """
-    means = {name: mean_over_seeds(seeds) for name, seeds in runs.items()}
-    of_seeds = {name: [float(s.values(metric).mean()) for s in seeds] for name, seeds in runs.items()}
-    tests = []
-    for a, b in pairs:
-        check_comparable(means[a], means[b])
-        test = paired_t_test(means[a].values(metric), means[b].values(metric))
-        tests.append(replace(test, p_seeds=seed_test(of_seeds[a], of_seeds[b])))
-    adjusted = holm([test.p_value for test in tests])
-    return [replace(test, p_adjusted=float(p)) for test, p in zip(tests, adjusted, strict=True)]
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    if not names:
+        return []
+    means = {name: mean_over_seeds(runs[name]) for name in names}
+    for name in names[1:]:
+        check_comparable(means[names[0]], means[name])
+    of_seeds = {name: [float(s.values(metric).mean()) for s in runs[name]] for name in names}
+    scores = np.stack([means[name].values(metric) for name in names])  # (N, Q)
+    columns = [(names.index(a), names.index(b)) for a, b in pairs]
+
+    # Random sums need no query on which all methods score the same; often that is most of them.
+    apart = (scores - scores[0]).T
+    apart = apart[(np.abs(apart) > _NOISE).any(axis=1)]
+    flipped = sign_flipped_sums(apart, max(FLIPS, _FLIPS_PER_PAIR * len(pairs)))
+    drawn = bootstrap_sums(apart, RESAMPLES, total=scores.shape[1]) / scores.shape[1]
+
+    t_tests = [paired_t_test(scores[i], scores[j]) for i, j in columns]
+    ranked = [wilcoxon(scores[j] - scores[i]) for i, j in columns]
+    permuted = [permutation_p(apart[:, j] - apart[:, i], flipped[j] - flipped[i]) for i, j in columns]
+    intervals = [np.quantile(drawn[j] - drawn[i], [0.025, 0.975]).tolist() for i, j in columns]
+    p_adjusted = holm([test.p_value for test in t_tests]).tolist()
+    p_wilcoxon = holm([p for p, _ in ranked]).tolist()
+    p_permutation = holm(permuted).tolist()
+    return [
+        Comparison(
+            **vars(t_tests[number]),
+            p_seeds=seed_test(of_seeds[a], of_seeds[b]),
+            p_adjusted=p_adjusted[number],
+            p_wilcoxon=p_wilcoxon[number],
+            rank_effect=ranked[number][1],
+            p_permutation=p_permutation[number],
+            boot_low=intervals[number][0],
+            boot_high=intervals[number][1],
+        )
+        for number, (a, b) in enumerate(pairs)
+    ]

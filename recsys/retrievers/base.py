@@ -30,11 +30,16 @@ class Retriever(Persistent, ABC):
         uses_ids: whether the codes matter; a retriever to which they do not is a floor under all
             tokenizers.
         uses_texts: whether it learns from the items' texts.
+        is_random: whether another seed gives another retriever.
+        scores_are_logits: whether a softmax makes probabilities of its scores; else they are at least 0
+            and their shares of the sum do.
     """
 
     ids: SemanticIds
     uses_ids: ClassVar[bool] = True
     uses_texts: ClassVar[bool] = False
+    is_random: ClassVar[bool] = True
+    scores_are_logits: ClassVar[bool] = True
 
     @abstractmethod
     def fit(
@@ -66,6 +71,10 @@ class Retriever(Persistent, ABC):
     @abstractmethod
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """The ``width`` best items for each query, seen ones included, ``(Q, width)``."""
+
+    def figures(self, queries: Examples) -> dict[str, float | str]:
+        """What is to be told of it beside its scores on these queries; nothing by default."""
+        return {}
 
     def rank(
         self,
@@ -109,8 +118,10 @@ class Retriever(Persistent, ABC):
         return float(per_query_scores(self.rank(some, 10), some, [10])["ndcg_at_10"].mean())
 
     def facts(self) -> dict[str, Any]:
-        """The codebook sizes of the catalogue's IDs, and which of its items came together."""
-        return {"codebook_sizes": list(self.ids.codebook_sizes), "generations": list(self.ids.generations)}
+        """Its own, the codebook sizes of the catalogue's IDs, and which of its items came together."""
+        own = {name: value for name, value in super().facts().items() if name != "ids"}
+        of_ids = {"codebook_sizes": list(self.ids.codebook_sizes), "generations": list(self.ids.generations)}
+        return {**own, **of_ids}
 
     def state(self) -> dict[str, Tensor]:
         """The catalogue's codes, and every attribute that is a tensor."""

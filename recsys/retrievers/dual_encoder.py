@@ -176,7 +176,7 @@ class DualEncoder(Retriever):
             read = self.model.queries(self._codes[history.padded(rows)])
             vectors[rows] = read[torch.arange(len(rows)), history.lengths[rows]]
         found, scores = self._search(vectors, min(width, len(self.ids.leaves)))
-        return Ranking(*self.ids.expand(found, scores, width))
+        return Ranking(*self.ids.expand(found, scores / self.temperature, width))
 
     def build(self, facts: Mapping[str, Any]) -> None:
         """The towers with fresh weights, and the catalogue on their device."""

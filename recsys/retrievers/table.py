@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.dual_encoder import DualEncoder
+from recsys.retrievers.fused import Fused
+from recsys.retrievers.knn import ContentKnn, ItemKnn, KnnSum
 from recsys.retrievers.popularity import Popularity
 from recsys.retrievers.sasrec import SasRec
 from recsys.retrievers.tiger import Tiger
 
 RETRIEVERS: dict[str, type[Retriever]] = {
+    "popularity": Popularity,
+    "item-knn": ItemKnn,
+    "content-knn": ContentKnn,
+    "knn-sum": KnnSum,
+    "sasrec": SasRec,
     "dual-encoder": DualEncoder,
     "tiger": Tiger,
-    "popularity": Popularity,
-    "sasrec": SasRec,
+    "fused": Fused,
 }

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from recsys.beam import beam_search
-from recsys.examples import Examples, Ranking
+from recsys.exact import exact_search
+from recsys.examples import Examples, Floats, Ints, Ranking
 from recsys.histories import Histories
 from recsys.retrievers.base import Retriever
 from recsys.t5 import PAD, T5, T5Config
@@ -36,6 +38,7 @@ class Tiger(Retriever):
         width, layers, heads, head_width, feed_forward, dropout: see :class:`~recsys.t5.T5Config`.
         max_history: how many of the latest items are read.
         beam: width of the search; as wide as the ranking where that is longer.
+        exact: whether what the beam lost is brought back, see :func:`~recsys.exact.exact_search`.
         training: the budget.
     """
 
@@ -50,11 +53,12 @@ class Tiger(Retriever):
         dropout: float = 0.1,
         max_history: int = 20,
         beam: int = 50,
+        exact: bool = False,
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
         self.width, self.layers, self.heads, self.head_width = width, layers, heads, head_width
         self.feed_forward, self.dropout = feed_forward, dropout
-        self.max_history, self.beam = max_history, beam
+        self.max_history, self.beam, self.exact = max_history, beam, exact
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
     def fit(
@@ -97,18 +101,45 @@ class Tiger(Retriever):
             )
         return self
 
-    @torch.no_grad()
     def candidates(self, queries: Examples, width: int) -> Ranking:
-        """Beam search for leaves; scores are log-probabilities of leaves."""
+        """Constrained search for leaves; scores are log-probabilities of leaves."""
+        leaves, scores, _ = self._leaves(queries, max(self.beam, width), exact=self.exact)
+        return Ranking(*self.ids.expand(leaves, scores, width))
+
+    def figures(self, queries: Examples) -> dict[str, float | str]:
+        """What the beam loses, on up to 1,000 evenly spaced queries.
+
+        Returns:
+            ``search_error_at_10``, the share of the 10 likeliest leaves that is not among the first 10 of
+            the beam, over the queries whose 10 likeliest are certain; and ``certified``, their share.
+        """
+        if self.exact or not len(queries):
+            return {}
+        some = queries.select(np.linspace(0, len(queries) - 1, min(1000, len(queries))).astype(np.int64))
+        found, _, _ = self._leaves(some, self.beam, exact=False)
+        likeliest, _, certified = self._leaves(some, min(10, len(self.ids.leaves)), exact=True)
+        missed = (likeliest[:, :, None] != found[:, None, :10]).all(axis=2).mean(axis=1)
+        of_certain = {"search_error_at_10": float(missed[certified].mean())} if certified.any() else {}
+        return {**of_certain, "certified": float(certified.mean())}
+
+    @torch.no_grad()
+    def _leaves(
+        self, queries: Examples, width: int, *, exact: bool
+    ) -> tuple[Ints, Floats, npt.NDArray[np.bool_]]:
+        """Leaves ``(Q, width)``, best first; their scores; and ``(Q,)`` whether they are certain."""
         histories = Histories.of(queries.history.last(self.max_history), self._device)
-        beam = max(self.beam, width)
-        leaves = np.empty((len(queries), beam), dtype=np.int64)
-        scores = np.empty((len(queries), beam), dtype=np.float32)
+        leaves = np.empty((len(queries), width), dtype=np.int64)
+        scores = np.empty((len(queries), width), dtype=np.float32)
+        certified = np.zeros(len(queries), dtype=bool)
         for rows in queries.history.by_length(len(queries) // _QUERIES_AT_ONCE.get(self._device.type, 512)):
             sources = self._sources(histories.padded(torch.from_numpy(rows)))
-            found, found_scores = beam_search(self.model, self._trie, sources, beam)
-            leaves[rows], scores[rows] = found.cpu().numpy(), found_scores.cpu().numpy()
-        return Ranking(*self.ids.expand(leaves, scores, width))
+            if exact:
+                best, best_scores, sure = exact_search(self.model, self._trie, sources, width, beam=self.beam)
+                certified[rows] = sure.cpu().numpy()
+            else:
+                best, best_scores = beam_search(self.model, self._trie, sources, width)
+            leaves[rows], scores[rows] = best.cpu().numpy(), best_scores.cpu().numpy()
+        return leaves, scores, certified
 
     def build(self, facts: Mapping[str, Any]) -> None:
         """The model with fresh weights, and the trie of the catalogue."""

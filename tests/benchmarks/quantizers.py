@@ -1,14 +1,11 @@
 """What quantizers cost, beside the ``vector-quantize-pytorch`` package and each other: ``make bench``.
 
-CPU seconds of one thread. What is compared runs in turn, in one process, on the same inputs, and
-is compared pair by pair, so that a machine whose speed drifts does not decide.
+CPU seconds of one thread.
 """
 
 from __future__ import annotations
 
 import resource
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -19,35 +16,11 @@ from vector_quantize_pytorch import ResidualVQ
 import semantic_ids
 from semantic_ids.quantizers.codebook import Codebook
 from semantic_ids.quantizers.vector import VectorQuantizer
+from tests.benchmarks.timing import REPETITIONS, in_turn, milliseconds, ratio, seconds
 
-DIM, REPETITIONS = 32, 7
+DIM = 32
 SHAPES = [(4, 256, 1024), (4, 256, 8192), (3, 1024, 8192), (3, 8192, 8192)]
 CONSOLE = Console()
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of one call."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def in_turn(*works: Callable[[], object]) -> list[list[float]]:
-    """Seconds of each, called in turn after a warm-up; the inner lists pair up."""
-    for work in works:
-        work()
-    rounds = [[seconds(work) for work in works] for _ in range(REPETITIONS)]
-    return [list(times) for times in zip(*rounds, strict=True)]
-
-
-def ratio(peer: list[float], ours: list[float]) -> str:
-    """How many times as long the peer takes: the median of the pairs."""
-    return f"{statistics.median(p / o for p, o in zip(peer, ours, strict=True)):.2f}"
-
-
-def milliseconds(times: list[float]) -> str:
-    """The median."""
-    return f"{statistics.median(times) * 1e3:.2f}"
 
 
 def residual_quantization() -> None:

@@ -11,10 +11,33 @@ from rich.console import Console
 
 from pipelines.categories import CodeCategories
 from pipelines.pictures import category_maps, score_chart, usage_curves
-from pipelines.report import console_report, html_report, table, tokenizer_table, verdicts
+from pipelines.report import console_report, html_report, table, tokenizer_table
 from pipelines.results import NO_TOKENIZER, Dataset, Results, Row, TokenizerRow
-from pipelines.wording import decimal, mean_and_spread, metric_label, percent
+from pipelines.verdicts import verdicts
+from pipelines.wording import decimal, figure_label, figure_value, mean_and_spread, metric_label, percent
 from recsys.evaluation.significance import Comparison
+
+
+def compared(mean: float, against: float, p: float, seeds_p: float | None = 0.01) -> Comparison:
+    """All tests over users agree."""
+    gap = mean - against
+    return Comparison(
+        mean_a=against,
+        mean_b=mean,
+        difference=gap,
+        low=gap - 0.0017,
+        high=gap + 0.0017,
+        p_value=p / 2,
+        effect_size=0.1,
+        n=100,
+        p_seeds=seeds_p,
+        p_adjusted=p,
+        p_wilcoxon=p,
+        rank_effect=gap,
+        p_permutation=p,
+        boot_low=gap - 0.0016,
+        boot_high=gap + 0.0018,
+    )
 
 
 def row(
@@ -27,12 +50,11 @@ def row(
     to_next: bool = False,
     retriever: str = "dual-encoder",
     quality: dict[str, float] | None = None,
+    figures: dict[str, float] | None = None,
+    floor: Comparison | None = None,
 ) -> Row:
     """A row with score ``mean``, compared with a reference of score ``against`` at an adjusted ``p``."""
-    test = None
-    if against is not None:
-        gap = mean - against
-        test = Comparison(against, mean, gap, gap - 0.0017, gap + 0.0017, p / 2, seeds_p, p, 0.1, 100)
+    test = None if against is None else compared(mean, against, p, seeds_p)
     means = {"recall_at_10": 2 * mean, "ndcg_at_10": mean}
     return Row(
         tokenizer,
@@ -43,9 +65,11 @@ def row(
         mean + 0.002,
         0.0004,
         quality or {},
+        figures or {},
         1.0,
         test,
         test if to_next else None,
+        floor,
     )
 
 
@@ -154,19 +178,95 @@ def test_a_reference_that_wins_is_told_from_the_next_best() -> None:
     ]
 
 
-def test_every_retriever_and_every_unbeaten_floor_gets_a_sentence() -> None:
+def test_the_best_of_every_retriever_is_held_against_the_best_floor() -> None:
     found = verdicts(
         results(
-            row("rq-vae", 0.03),
-            row("rq-vae", 0.02, retriever="tiger"),
+            row("rq-vae", 0.03, floor=compared(0.03, 0.025, 0.0001)),
+            row("lsh", 0.01, floor=compared(0.01, 0.025, 0.0001), against=0.03, p=0.0001),
+            row("rq-vae", 0.024, retriever="tiger", floor=compared(0.024, 0.025, 0.3, None)),
+            row("rq-vae", 0.02, retriever="dense", floor=compared(0.02, 0.025, 0.002)),
             row(NO_TOKENIZER, 0.025, retriever="item-knn"),
             row(NO_TOKENIZER, 0.01, retriever="popularity"),
         )
     )
-    assert found == [
-        "rq-vae has NDCG@10 .0300 with dual-encoder; there is no tokenizer to compare it with.",
-        "rq-vae has NDCG@10 .0200 with tiger; there is no tokenizer to compare it with.",
-        "item-knn, which uses no tokenizer, is above every tokenizer with tiger (NDCG@10 .0250).",
+    assert found[-3:] == [
+        "rq-vae with dual-encoder beats the best floor, item-knn: NDCG@10 .0300 against .0250 (+.0050, "
+        "95 % CI +.0033 … +.0067, p < .001 after Holm, p = .010 over seeds).",
+        "rq-vae with tiger does not beat the best floor, item-knn, beyond chance: NDCG@10 .0240 against "
+        ".0250 (−.0010, 95 % CI −.0027 … +.0007, p = .300 after Holm).",
+        "rq-vae with dense does not beat the best floor, item-knn, but is worse: NDCG@10 .0200 against .0250 "
+        "(−.0050, 95 % CI −.0067 … −.0033, p = .002 after Holm, p = .010 over seeds).",
+    ]
+    assert len(found) == 6  # with each retriever, also a sentence on the tokenizers
+
+
+def test_a_floor_beaten_by_too_few_seeds_is_beaten_by_these_models_only() -> None:
+    one = replace(row("rq-vae", 0.03, floor=compared(0.03, 0.02, 1e-6)), seeds=1)
+    (_, sentence) = verdicts(results(one, row(NO_TOKENIZER, 0.02, retriever="item-knn")))
+    assert sentence.startswith("rq-vae with dual-encoder, as trained here, beats the best floor, item-knn")
+
+
+def test_floors_alone_are_a_result() -> None:
+    floors = [row(NO_TOKENIZER, 0.02, retriever="item-knn"), row(NO_TOKENIZER, 0.01, retriever="popularity")]
+    alone = results(*floors, tokenizers=[LSH])
+    sentence = "No retriever that uses semantic IDs was run; the best floor is item-knn (NDCG@10 .0200)."
+    assert verdicts(alone) == [sentence]
+    assert [line["retriever"] for line in table(alone)] == ["item-knn", "popularity"]
+    assert "No retriever that uses semantic IDs was run" in Page(html_report(alone)).text
+    assert "popularity" in shown(alone, 80)
+
+
+def test_tests_that_disagree_with_the_verdict_are_named_in_one_sentence() -> None:
+    sure = compared(0.0312, 0.0291, 0.016)
+    ranks = replace(sure, p_wilcoxon=0.21, boot_low=-0.0001)
+    other_way = replace(sure, p_wilcoxon=0.0001, rank_effect=-0.1)
+    doubtful = replace(compared(0.0201, 0.0291, 0.06), p_permutation=0.049)
+    best = replace(row("grit-vq", 0.0312), comparison=ranks, to_next=ranks, to_floor=other_way)
+    lines = [best, row("rq-vae", 0.0291), replace(row("lsh", 0.0201), comparison=doubtful)]
+    lines.append(row(NO_TOKENIZER, 0.0291, retriever="popularity"))
+    assert verdicts(results(*lines))[2:] == [
+        "Not all tests agree with the t-test, by which verdicts go: "
+        "grit-vq against rq-vae with dual-encoder (Wilcoxon p = .210, bootstrap −.0001 … +.0039); "
+        "lsh against rq-vae with dual-encoder (permutation p = .049); "
+        "grit-vq with dual-encoder against the best floor (Wilcoxon p < .001, the other way round)."
+    ]
+    best = replace(row("grit-vq", 0.0312, against=0.02, p=1e-6), to_next=ranks)
+    last = verdicts(results(best, row("lsh", 0.0291), row("rq-vae", 0.02)))[-1]
+    assert last.endswith(
+        "grit-vq against lsh with dual-encoder (Wilcoxon p = .210, bootstrap −.0001 … +.0039)."
+    )
+
+
+def test_retrievers_figures_stand_in_the_page_where_there_are_any() -> None:
+    told = results(
+        row("rq-vae", 0.03, figures={"search_error_at_10": 0.012, "certified": 1.0}),
+        row("lsh", 0.02, against=0.03, p=0.5),
+        row(NO_TOKENIZER, 0.01, retriever="item-knn", figures={"neighbours": 50.0}),
+    )
+    headers = ["search error of the beam, top 10", "certified", "neighbours"]
+    assert [[line[name] for name in headers] for line in table(told)] == [
+        ["1.2%", "100.0%", "–"],
+        ["–", "–", "–"],
+        ["–", "–", "50"],
+    ]
+    page = Page(html_report(told))
+    assert page.rows[0][-3:] == headers
+    assert page.rows[3][-3:] == ["–", "–", "50"]
+    assert "share of the exact top that the beam missed" in page.text
+    assert "the beam missed" not in Page(html_report(MIXED)).text
+    assert "search error" not in shown(told, 80)  # that is for the page
+
+
+def test_figures_are_written_by_what_they_are() -> None:
+    assert [figure_label(name) for name in ("search_error_at_5", "search_error", "half_life")] == [
+        "search error of the beam, top 5",
+        "search error",
+        "half life",
+    ]
+    assert [figure_value("half_life", value) for value in (0.5, 12.3456, 1234567.0)] == [
+        "0.5",
+        "12.35",
+        "1.235e+06",
     ]
 
 
@@ -178,6 +278,8 @@ def test_the_table_prints_losses_as_they_are_and_gaps_as_dashes() -> None:
     assert (loss["collisions"], floor["collisions"]) == ("–", "–")
     assert (reference["difference"], reference["verdict"]) == ("–", "reference")
     assert (floor["tokenizer"], floor["p (users)"], floor["NDCG@10"]) == ("–", "–", ".0055")
+    assert (first["p (Wilcoxon)"], first["p (permutation)"]) == (".016", ".016")
+    assert (first["bootstrap interval"], floor["bootstrap interval"]) == ("+.0005 … +.0039", "–")
 
 
 def test_the_chart_shows_every_score_and_difference_with_its_interval() -> None:
@@ -325,7 +427,8 @@ def test_the_page_holds_everything_and_loads_nothing() -> None:
     assert all(sentence in page.text for sentence in verdicts(MIXED))
     expected = table(MIXED)
     scores = ["retriever", "tokenizer", "seeds", "Recall@10", "NDCG@10", "seed SD", "collisions"]
-    tests = ["difference", "95 % interval", "p (users)", "p (seeds)", "p (Holm)", "verdict"]
+    tests = ["difference", "95 % interval", "p (users)", "p (seeds)", "p (Holm)"]
+    tests += ["p (Wilcoxon)", "p (permutation)", "bootstrap interval", "verdict"]
     assert page.rows[:5] == [scores, *([line[name] for name in scores] for line in expected)]
     compared = ["retriever", "tokenizer", *tests]
     assert page.rows[5:8] == [compared, *([expected[i][name] for name in compared] for i in (0, 2))]

@@ -10,6 +10,7 @@ from scipy import stats
 from pipelines.categories import CodeCategories
 from pipelines.results import NO_RETRIEVER, NO_TOKENIZER, Cell, Dataset, Results, summarise
 from recsys.evaluation.scores import QueryScores
+from recsys.evaluation.significance import holm
 
 DATASET = Dataset("made-up", "da7a", "data/raw", {"users": 60})
 SHIFTS = {"rq-vae": 0.0, "grit-vq": 0.08, "lsh": -0.08}
@@ -88,13 +89,74 @@ def test_verdicts_find_what_was_planted_and_nothing_else() -> None:
     }
 
 
+def with_floors() -> list[Cell]:
+    """The benchmark, with a better floor that is trained, and has a seed more."""
+    trained = [
+        cell(NO_TOKENIZER, "sasrec", c.seed, c.scores.columns["ndcg_at_10"] + 0.04, {})
+        for c in benchmark()
+        if (c.tokenizer, c.retriever) == ("rq-vae", "dual-encoder")
+    ]
+    return [*benchmark(), *trained, replace(trained[0], seed=2)]
+
+
 def test_rows_stand_best_first_and_floors_last() -> None:
-    results = summary(benchmark())
-    assert [r.retriever for r in results.rows] == ["dual-encoder"] * 3 + ["tiger"] * 3 + ["popularity"]
+    results = summary(with_floors())
+    retrievers = ["dual-encoder"] * 3 + ["tiger"] * 3 + ["sasrec", "popularity"]
+    assert [r.retriever for r in results.rows] == retrievers
     for rows in results.by_retriever().values():
         means = [r.means["ndcg_at_10"] for r in rows]
         assert means == sorted(means, reverse=True)
-    assert [r.retriever for r in results.floors()] == ["popularity"]
+    assert [(r.retriever, r.seeds, r.verdict) for r in results.floors()] == [
+        ("sasrec", 3, "floor"),
+        ("popularity", 1, "floor"),
+    ]
+
+
+def test_every_tokenizer_is_held_against_the_best_floor_in_a_family_of_its_own() -> None:
+    cells = with_floors()
+    results = summary(cells)
+    sasrec = results.floors()[0]
+
+    def of_users(tokenizer: str, retriever: str) -> np.ndarray:
+        found = [c.scores for c in cells if (c.tokenizer, c.retriever) == (tokenizer, retriever)]
+        return np.mean([scores.columns["ndcg_at_10"] for scores in found], axis=0)
+
+    tests = {(r.tokenizer, r.retriever): r.to_floor for r in results.rows if r.tokenizer != NO_TOKENIZER}
+    floor = of_users(NO_TOKENIZER, "sasrec")
+    expected = {pair: stats.ttest_rel(of_users(*pair), floor).pvalue for pair in tests}
+    assert {pair: test.p_value for pair, test in tests.items()} == pytest.approx(expected)
+    adjusted = dict(zip(expected, holm(list(expected.values())), strict=True))
+    assert {pair: test.p_adjusted for pair, test in tests.items()} == pytest.approx(adjusted)
+    assert [test.mean_a for test in tests.values()] == pytest.approx([sasrec.means["ndcg_at_10"]] * 6)
+    assert tests["grit-vq", "dual-encoder"].p_seeds is not None
+    assert tests["lsh", "dual-encoder"].verdict == "worse"
+    assert {row.to_floor for row in results.floors()} == {None}
+    without = summary([c for c in cells if c.tokenizer != NO_TOKENIZER])
+    assert {row.to_floor for row in without.rows} == {None}
+    # Floors change nothing of how tokenizers compare with each other.
+    assert [r.comparison for r in results.rows[:6]] == [r.comparison for r in without.rows]
+
+
+def test_figures_of_a_retriever_are_averaged_over_seeds() -> None:
+    told = {
+        ("grit-vq", 0): {"search_error_at_10": 0.02, "chosen": "k 50", "lost": 1},
+        ("grit-vq", 1): {"search_error_at_10": 0.04, "chosen": "k 20"},
+        (NO_TOKENIZER, 0): {"neighbours": 50},
+    }
+    cells = [
+        replace(c, figures=told.get((c.tokenizer, c.seed), {}) if c.retriever != "tiger" else {})
+        for c in benchmark()
+    ]
+    results = summary(cells)
+    found = {(r.retriever, r.tokenizer): r.figures for r in results.rows if r.figures}
+    assert found == {
+        ("dual-encoder", "grit-vq"): {"search_error_at_10": pytest.approx(0.03)},
+        ("popularity", NO_TOKENIZER): {"neighbours": 50},
+    }
+    assert results.figure_names() == ["search_error_at_10", "neighbours"]
+    records = results.score_records()
+    assert [r["search_error_at_10"] for r in records] == [pytest.approx(0.03), *[None] * 6]
+    assert records[-1]["neighbours"] == 50
 
 
 def test_one_seed_has_no_spread() -> None:
@@ -130,9 +192,9 @@ def test_seeds_that_share_a_table_of_codes_are_one_seed_of_the_tokenizer() -> No
         2
     }  # so often a retriever was trained
     marks = {(r["tokenizer"], r["single_table"]) for r in results.significance_records()}
-    assert marks == {("grit-vq", True), ("lsh", False)}
-    as_reference = summarise("made-up", DATASET, "", given, reference="grit-vq")
-    assert all(record["single_table"] for record in as_reference.significance_records())
+    assert marks == {("grit-vq", True), ("lsh", False), ("rq-vae", False)}
+    as_reference = summarise("made-up", DATASET, "", given, reference="grit-vq").significance_records()
+    assert {r["single_table"] for r in as_reference if r["reference"] == "grit-vq"} == {True}
     assert summary(benchmark()).single_tables() == []
     assert summary([c for c in given if c.seed == 0]).single_tables() == []
 
@@ -180,7 +242,18 @@ def test_records_are_tidy() -> None:
     assert len(scores) == 7
     assert len({tuple(record) for record in scores}) == 1  # the same columns in every record
     assert scores[-1]["collision_rate"] is None
-    assert [record["tokenizer"] for record in tests].count("rq-vae") == 0
+    assert {r["tokenizer"] for r in tests if r["reference_kind"] == "tokenizer"} == {"grit-vq", "lsh"}
+    assert [(r["reference"], r["reference_kind"]) for r in tests] == [
+        *[("rq-vae", "tokenizer")] * 4,
+        *[("popularity", "floor")] * 6,
+    ]
+    first = results.rows[0]
+    assert first.comparison.dissent == []
+    assert (tests[0]["p_wilcoxon_holm"], tests[0]["dissent"]) == (first.comparison.p_wilcoxon, "")
+    assert (tests[4]["p_permutation_holm"], tests[4]["boot_low"]) == (
+        first.to_floor.p_permutation,
+        first.to_floor.boot_low,
+    )
     for record in tests:
         assert record["difference"] == pytest.approx(record["mean"] - record["reference_mean"])
 
@@ -188,7 +261,7 @@ def test_records_are_tidy() -> None:
 def test_the_main_metric_can_be_another() -> None:
     results = summarise("x", DATASET, "", benchmark(), reference="lsh", metric="recall_at_10")
     assert {r["metric"] for r in results.significance_records()} == {"recall_at_10"}
-    assert {r["reference"] for r in results.significance_records()} == {"lsh"}
+    assert {r["reference"] for r in results.significance_records()} == {"lsh", "popularity"}
 
 
 def test_what_cannot_be_summarised_is_refused() -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
-from pipelines.report import verdicts
 from pipelines.results import NO_TOKENIZER, Cell, Dataset, summarise
 from pipelines.tracking import Tracker, embedded_uri, scores_of_run
+from pipelines.verdicts import verdicts
 from recsys.evaluation.scores import QueryScores
 
 DATASET = Dataset("made-up-shop", "0123456789abcdef" * 4, "data/raw", {"users": 40, "items": 9})
@@ -95,8 +95,13 @@ def test_a_benchmark_is_a_run_with_a_run_under_it_for_each_cell(workspace: Path,
     assert [r["ndcg_at_10"] for r in tables["results.json"]] == pytest.approx(
         [row.means["ndcg_at_10"] for row in results.rows]
     )
-    (test,) = tables["significance.json"]
-    assert test["p_holm"] == pytest.approx(results.significance_records()[0]["p_holm"])
+    kept = tables["significance.json"]
+    assert [(t["tokenizer"], t["reference"]) for t in kept] == [
+        ("grit-vq", "rq-vae"),
+        *((row.tokenizer, "popularity") for row in results.rows[:2]),
+    ]
+    for name in ("p_holm", "p_wilcoxon_holm", "p_permutation_holm", "boot_low", "boot_high"):
+        assert [t[name] for t in kept] == pytest.approx([t[name] for t in results.significance_records()])
     assert "which tokenizer recommends best?" in artifact(tracker, "report.html", tmp_path)
     assert "plotly.js v" in artifact(tracker, "scores.html", tmp_path)
 
@@ -126,6 +131,18 @@ def test_a_cell_keeps_its_settings_curves_scores_and_dataset(workspace: Path) ->
     assert read.query_ids.tolist() == one.scores.query_ids.tolist()
     assert read.columns["ndcg_at_10"].tolist() == one.scores.columns["ndcg_at_10"].tolist()
     assert read.evaluation_set == "d"
+
+
+def test_what_a_retriever_tells_of_itself_is_kept(workspace: Path) -> None:
+    tracker = opened(workspace, "figures")
+    told = {"search_error_at_10": 0.012, "certified": 1, "chosen": "decay 0.5, content 0.5"}
+    run = tracker.client.get_run(tracker.log_cell(replace(cell("grit-vq", 7), figures=told)))
+    assert run.data.metrics["search_error_at_10"] == 0.012
+    assert run.data.metrics["certified"] == 1
+    assert "chosen" not in run.data.metrics
+    assert {name: text for name, text in run.data.params.items() if name.startswith("figures")} == {
+        "figures.chosen": "decay 0.5, content 0.5"
+    }
 
 
 class KilledWhileWriting(QueryScores):
@@ -177,7 +194,7 @@ def test_closing_again_replaces_what_was_kept(workspace: Path, tmp_path: Path) -
         tracker.close(summarise("closed twice", DATASET, "", given, reference="rq-vae"))
     assert len(runs_of(tracker)[0]) == 1
     assert len(records(tracker, "results.json", tmp_path)) == 3
-    assert len(records(tracker, "significance.json", tmp_path)) == 1
+    assert len(records(tracker, "significance.json", tmp_path)) == 3
 
 
 def test_another_digest_is_another_benchmark(workspace: Path) -> None:
@@ -200,6 +217,8 @@ def test_a_curve_must_not_hide_a_score(workspace: Path) -> None:
     tracker = opened(workspace, "clash")
     with pytest.raises(ValueError, match="named differently: collision_rate"):
         tracker.log_cell(replace(cell("rq-vae", 0), curves={"collision_rate": [(1, 0.5)]}))
+    with pytest.raises(ValueError, match="named differently: ndcg_at_10, seconds"):
+        tracker.log_cell(replace(cell("rq-vae", 0), figures={"ndcg_at_10": 0.9, "seconds": 3}))
     assert runs_of(tracker)[1] == []
 
 

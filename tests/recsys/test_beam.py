@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recsys.beam import beam_search
+from recsys.beam import beam_of, beam_search
 from recsys.t5 import PAD, T5, T5Config
 from recsys.trie import Trie
 from semantic_ids.ids import Ints
@@ -35,15 +35,16 @@ def make(sizes: tuple[int, ...], items: int, seed: int) -> tuple[T5, Ints, Tenso
 
 
 def scores_of_all(model: T5, leaves: Ints, sources: Tensor) -> Tensor:
-    """``(Q, M)``: log-probabilities by teacher forcing, each source repeated for every leaf."""
-    targets = torch.from_numpy(leaves) + torch.tensor([block.start for block in model.blocks])
+    """``(Q, M)``: of leaves, or of prefixes, by teacher forcing, each source repeated for all."""
+    blocks = model.blocks[: leaves.shape[1]]
+    targets = torch.from_numpy(leaves) + torch.tensor([block.start for block in blocks])
     inputs = F.pad(targets[:, :-1], (1, 0), value=PAD)
     rows = []
     for source in sources:
         hidden, _ = model.decode(inputs, model.encode(source.expand(len(leaves), -1)))
         logits = hidden @ model.embedding.weight.T * model.embedding.weight.shape[1] ** -0.5  # (M, L, V)
         score = torch.zeros(len(leaves), dtype=torch.float64)
-        for level, block in enumerate(model.blocks):
+        for level, block in enumerate(blocks):
             log_p = logits[:, level].gather(1, targets[:, level : level + 1])[:, 0]
             score += log_p - logits[:, level, block].logsumexp(dim=1)
         rows.append(score)
@@ -111,3 +112,50 @@ def test_codes_off_the_catalogue_keep_their_probability() -> None:
     _, of_full = beam_search(model, Trie.build(np.array(list(np.ndindex(4, 9, 3))), (4, 9, 3)), sources, 108)
     torch.testing.assert_close(of_full.exp().sum(dim=1), torch.ones(3, dtype=torch.float64))
     assert (scores.exp().sum(dim=1) < 0.5).all()
+
+
+@pytest.mark.parametrize("width", [1, 3, 20, 1000])
+@torch.no_grad()
+def test_every_query_gets_as_many_distinct_leaves_as_there_are(width: int) -> None:
+    model, leaves, sources = make((3, 9, 4), 70, 1)
+    found, scores = beam_search(model, Trie.build(leaves, (3, 9, 4)), sources, width)
+    count = min(width, len(leaves))
+    assert found.shape == scores.shape == (3, width)
+    for row in found[:, :count].tolist():
+        assert len(set(row)) == count
+        assert set(row) <= set(range(len(leaves)))
+    assert scores[:, :count].isfinite().all()
+    assert (scores[:, :count].diff(dim=1) <= 0).all()
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8, 30, 60])
+@torch.no_grad()
+def test_tells_the_best_of_what_it_left_out(width: int) -> None:
+    sizes = (4, 9, 3)
+    model, leaves, sources = make(sizes, 60, 2)
+    trie = Trie.build(leaves, sizes)
+    _, lost = beam_of(model, trie, model.encode(sources), width)
+    expected = torch.full((3,), -math.inf, dtype=torch.float64)
+    kept = [{()} for _ in sources]
+    for level in (1, 2):
+        prefixes = np.unique(leaves[:, :level], axis=0)
+        scores = scores_of_all(model, prefixes, sources)
+        for row in range(len(sources)):
+            open_ = [i for i, prefix in enumerate(prefixes.tolist()) if tuple(prefix[:-1]) in kept[row]]
+            open_.sort(key=lambda i: -float(scores[row, i]))
+            kept[row] = {tuple(prefixes[i].tolist()) for i in open_[:width]}
+            if open_[width:]:
+                expected[row] = expected[row].maximum(scores[row, open_[width]])
+    torch.testing.assert_close(lost, expected, rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+def test_bfloat16_ranks_almost_as_float32_and_scores_are_sums_in_float32() -> None:
+    model, leaves, sources = make((16, 16, 16), 500, 0)
+    trie = Trie.build(leaves, (16, 16, 16))
+    found, scores = beam_search(model.float(), trie, sources, 20)
+    coarse, coarse_scores = beam_search(model.bfloat16(), trie, sources, 20)
+    assert coarse_scores.dtype == torch.float32
+    overlap = [len({*a} & {*b}) / 20 for a, b in zip(found.tolist(), coarse.tolist(), strict=True)]
+    assert min(overlap) >= 0.7
+    torch.testing.assert_close(coarse_scores, scores, rtol=0, atol=0.05)

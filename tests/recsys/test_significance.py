@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from recsys.evaluation.scores import QueryScores
-from recsys.evaluation.significance import compare_all, holm, mean_interval, paired_t_test, seed_test
+from recsys.evaluation.significance import (
+    Comparison,
+    compare_all,
+    holm,
+    mean_interval,
+    paired_t_test,
+    permutation_p,
+    seed_test,
+    wilcoxon,
+)
 
 
 def scores_of(values: np.ndarray, digest: str = "d") -> QueryScores:
@@ -22,6 +31,12 @@ def noisy(seed: int, shift: float = 0.0, n: int = 400) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.3 + shift, 0.1, n)
 
 
+def compare(a: np.ndarray, b: np.ndarray) -> Comparison:
+    """b with a, as a family of one."""
+    (test,) = compare_all({"a": [scores_of(a)], "b": [scores_of(b)]}, "ndcg_at_10", [("a", "b")])
+    return test
+
+
 def test_a_comparison_computed_by_hand() -> None:
     # Differences 1, 2, 3, 2: mean 2, standard deviation sqrt(2/3), t = 2 / (.8165 / 2) = 4.899.
     result = paired_t_test(np.array([0.0, 1, 1, 0]), np.array([1.0, 3, 4, 2]))
@@ -30,8 +45,8 @@ def test_a_comparison_computed_by_hand() -> None:
     assert result.p_value == pytest.approx(0.01628, abs=1e-5)  # two-sided t of 4.899 with 3 degrees
     half = 3.182446 * np.sqrt(2 / 3) / 2  # the tables' t for 3 degrees at 97.5 %
     assert (result.low, result.high) == pytest.approx((2 - half, 2 + half), abs=1e-5)
-    assert result.verdict == "better"
-    assert paired_t_test(np.array([1.0, 3, 4, 2]), np.array([0.0, 1, 1, 0])).verdict == "worse"
+    assert compare(np.array([0.0, 1, 1, 0]), np.array([1.0, 3, 4, 2])).verdict == "better"
+    assert compare(np.array([1.0, 3, 4, 2]), np.array([0.0, 1, 1, 0])).verdict == "worse"
 
 
 def test_p_is_that_of_scipy_on_the_saved_files(tmp_path: Path) -> None:
@@ -50,17 +65,23 @@ def test_p_is_that_of_scipy_on_the_saved_files(tmp_path: Path) -> None:
 def test_identical_scores_are_no_difference() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = paired_t_test(noisy(1), noisy(1))
+        result = compare(noisy(1), noisy(1))
     assert (result.difference, result.low, result.high, result.effect_size) == (0, 0, 0, 0)
-    assert (result.p_value, result.p_adjusted, result.verdict) == (1, 1, "no evidence")
+    assert (result.boot_low, result.boot_high, result.rank_effect) == (0, 0, 0)
+    assert (result.p_value, result.p_adjusted, result.p_wilcoxon, result.p_permutation) == (1, 1, 1, 1)
+    assert (result.verdict, result.dissent) == ("no evidence", [])
 
 
 def test_the_same_difference_on_every_query_is_certain() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = paired_t_test(np.ones(5), np.zeros(5))
+        result = compare(np.ones(5), np.zeros(5))
     assert (result.difference, result.low, result.high, result.p_value) == (-1, -1, -1, 0)
-    assert result.effect_size == -np.inf
+    assert (result.effect_size, result.rank_effect) == (-np.inf, -1)
+    assert (result.boot_low, result.boot_high) == (-1, -1)
+    # Five signs are all alike in 2 of 32 cases, however large the difference.
+    assert (result.p_wilcoxon, result.p_permutation) == pytest.approx((2 / 32, 2 / 32), abs=0.01)
+    assert (result.verdict, result.dissent) == ("worse", ["Wilcoxon", "permutation"])
 
 
 def test_p_values_without_a_difference_are_uniform() -> None:
@@ -182,3 +203,125 @@ def test_seeds_of_which_one_side_is_constant() -> None:
         warnings.simplefilter("error")
         found = seed_test([0.3, 0.3, 0.3], [0.31, 0.33, 0.35]), seed_test([0.31, 0.33, 0.35], [0.3, 0.3, 0.3])
     assert found == pytest.approx([stats.ttest_1samp([0.31, 0.33, 0.35], 0.3).pvalue] * 2)
+
+
+@pytest.mark.parametrize("n", [6, 60, 600])
+def test_every_test_over_queries_is_that_of_scipy(n: int) -> None:
+    a = np.random.default_rng(n).choice([0, 0, 0.5, 1], n)
+    b = np.where(np.random.default_rng(1).random(n) < 0.3, np.roll(a, 1) + 0.2, a)
+    found, differences = compare(a, b), b - a
+    assert found.p_wilcoxon == pytest.approx(stats.wilcoxon(differences.round(12)).pvalue)
+    permuted = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=20_000, rng=0
+    )
+    assert found.p_permutation == pytest.approx(permuted.pvalue, abs=4 * np.sqrt(0.25 / 10_000))
+    drawn = stats.bootstrap((differences,), np.mean, n_resamples=20_000, method="percentile", rng=0)
+    spread = differences.std() / np.sqrt(n)
+    assert (found.boot_low, found.boot_high) == pytest.approx(
+        tuple(drawn.confidence_interval), abs=0.1 * spread
+    )
+
+
+def test_two_queries_are_enough_for_every_test() -> None:
+    # Four pairs of signs, two of which sum to as much as is seen; draws of both, one, or the other alone.
+    found = compare(np.array([0.0, 0.0]), np.array([0.2, 0.6]))
+    assert found.p_wilcoxon == stats.wilcoxon([0.2, 0.6]).pvalue == 0.5
+    assert found.p_permutation == pytest.approx(0.5, abs=0.02)
+    assert (found.boot_low, found.boot_high) == pytest.approx((0.2, 0.6))
+
+
+def test_flips_that_reach_what_is_seen_are_counted_and_the_data_too() -> None:
+    differences = np.array([0.1, 0.2, 0.3])
+    flipped = np.array([0.6, -0.6, 0.1 + 0.2 - 0.3, 0.2])
+    assert permutation_p(differences, flipped) == (1 + 2) / (1 + 4)
+    # .3 + .2 + .1 falls short of .1 + .2 + .3 by a rounding error, and is a tie all the same.
+    assert sum(differences) != 0.3 + 0.2 + 0.1
+    assert permutation_p(differences, np.array([0.3 + 0.2 + 0.1])) == 1
+    assert permutation_p(differences, np.zeros(99)) == 0.01
+
+
+def test_ranks_of_differences_by_hand() -> None:
+    # The zero is left out; |.1|, |.1|, |.3|, |.4| have the ranks 1.5, 1.5, 3 and 4.
+    p, effect = wilcoxon(np.array([0.0, 0.1, -0.1, 0.3, 0.4]))
+    assert effect == (1.5 - 1.5 + 3 + 4) / 10
+    assert p == stats.wilcoxon([0.1, -0.1, 0.3, 0.4]).pvalue
+    assert wilcoxon(np.zeros(9)) == (1, 0)
+
+
+def test_rounding_is_no_difference_and_breaks_no_tie() -> None:
+    # Means over three seeds that came in another order.
+    noise = (0.1 + 0.2 + 0.3) / 3 - (0.3 + 0.2 + 0.1) / 3
+    assert noise != 0
+    assert wilcoxon(np.full(20, noise)) == (1, 0)
+    clean = np.array([0.5, 0.5, -0.5, 0.25, -0.25, 0.25, 0.75])
+    assert wilcoxon(clean + noise * np.arange(7)) == wilcoxon(clean)
+    same = compare(np.full(9, 0.2), np.full(9, 0.2) + noise)
+    assert (same.p_wilcoxon, same.p_permutation, same.boot_low, same.boot_high) == (1, 1, 0, 0)
+
+
+def test_every_p_over_queries_is_adjusted_over_the_family() -> None:
+    rng = np.random.default_rng(3)
+    runs = {name: [scores_of(noisy(1) + rng.normal(0.004, 0.04, 400))] for name in "abc"}
+    runs["a"] = [scores_of(noisy(1))]
+    alone = [compare_all(runs, "ndcg_at_10", [pair])[0] for pair in (("a", "b"), ("a", "c"))]
+    family = compare_all(runs, "ndcg_at_10", [("a", "b"), ("a", "c")])
+    expected = holm([test.p_wilcoxon for test in alone])
+    assert [test.p_wilcoxon for test in family] == pytest.approx(expected)
+    assert alone[0].p_wilcoxon != pytest.approx(expected[0])
+    expected = holm([test.p_permutation for test in alone])
+    assert [test.p_permutation for test in family] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_pair_is_tested_alike_in_whatever_family_it_stands() -> None:
+    runs = {name: [scores_of(noisy(1) + 0.1 * noisy(seed))] for seed, name in enumerate("abcd", start=2)}
+    pairs = [("a", "b"), ("a", "c"), ("d", "b")]
+    for pair, test in zip(pairs, compare_all(runs, "ndcg_at_10", pairs), strict=True):
+        alone = compare_all(runs, "ndcg_at_10", [pair])[0]
+        spread = (alone.high - alone.low) / 4
+        assert (test.mean_a, test.difference, test.rank_effect) == (
+            alone.mean_a,
+            alone.difference,
+            alone.rank_effect,
+        )
+        assert test.boot_low == pytest.approx(alone.boot_low, abs=0.1 * spread)
+        assert test.boot_high == pytest.approx(alone.boot_high, abs=0.1 * spread)
+
+
+def test_a_permutation_test_can_show_a_difference_in_the_largest_family() -> None:
+    # After Holm's correction of 600 pairs the least p of 10,000 flips would be .06.
+    runs = {"a": [scores_of(noisy(1))], "b": [scores_of(noisy(2, shift=0.05))]}
+    tests = compare_all(runs, "ndcg_at_10", [("a", "b")] * 600)
+    assert {test.p_permutation < 0.05 for test in tests} == {True}
+
+
+def test_the_same_call_gives_the_same_numbers() -> None:
+    assert compare(noisy(1), noisy(2)) == compare(noisy(1), noisy(2))
+    turned = compare(noisy(2), noisy(1)).reversed()
+    found = compare(noisy(1), noisy(2))
+    assert turned.verdict == found.verdict
+    assert turned.rank_effect == found.rank_effect
+    assert turned.p_permutation == found.p_permutation
+    assert (turned.boot_low, turned.boot_high) == pytest.approx((found.boot_low, found.boot_high), abs=1e-3)
+
+
+def test_a_mean_that_few_queries_make_is_not_confirmed_by_ranks() -> None:
+    # Of 400 users 280 lose a little, 120 gain much: better on average, worse for most.
+    losses, gains = np.full(280, -0.01), np.linspace(0.2, 0.8, 120)
+    found = compare(np.full(400, 0.5), 0.5 + np.concatenate([losses, gains]))
+    assert found.verdict == "better"
+    assert found.p_wilcoxon > 0.05  # the highest ranks make up for their number
+    assert found.dissent == ["Wilcoxon"]
+    few = compare(np.full(400, 0.5), 0.5 + np.concatenate([np.full(380, -0.01), np.full(20, 0.8)]))
+    assert few.verdict == "better"
+    assert few.rank_effect < 0
+    assert few.p_wilcoxon < 0.05  # it finds a difference, but the other way round
+    assert few.dissent == ["Wilcoxon"]
+
+
+def test_an_unadjusted_interval_claims_no_difference() -> None:
+    a, b = noisy(1), noisy(2)
+    b = b - b.mean() + a.mean() + 2.2 * np.std(b - a, ddof=1) / np.sqrt(len(a))
+    runs = {"a": [scores_of(a)], "b": [scores_of(b)]}
+    found = compare_all(runs, "ndcg_at_10", [("a", "b"), ("a", "a")])[0]
+    assert found.boot_low > 0
+    assert (found.verdict, found.dissent) == ("no evidence", [])

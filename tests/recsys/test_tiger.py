@@ -94,7 +94,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_a_levels_own_codes() -> None:
     for history, target in zip(range(60), data.targets.flat(), strict=True):
         codes = COLLIDING.codes[data.history[history][-SMALL["max_history"] :]] + [1, 6, 9]
         written = COLLIDING.codes[target]
-        inputs = torch.tensor([[0, *([*written[:2], 1, 6])]])
+        inputs = torch.tensor([[0, *(written[:2] + np.array([1, 6]))]])
         with torch.no_grad():
             hidden, _ = model.decode(inputs, model.encode(torch.from_numpy(codes.reshape(1, -1))))
             for level, block in enumerate([slice(1, 6), slice(6, 9), slice(9, 11)]):
@@ -148,6 +148,21 @@ def test_as_many_items_as_are_asked_for_whatever_the_beam() -> None:
         (ranking.items >= 0).sum(axis=1)
         == [min(18, 20 - len(set(h.tolist()))) for h in map(queries.history.__getitem__, range(7))]
     ).all()
+
+
+def test_an_exact_search_finds_what_a_wide_beam_does() -> None:
+    ids = SemanticIds(np.array(list(np.ndindex(4, 5, 3))), (4, 5, 3))
+    narrow, queries = fitted(ids, beam=2), successors(30, 60, seed=1)
+    wide, exact = fitted(ids, beam=60), fitted(ids, beam=2, exact=True)
+    best, found = wide.rank(queries, 5), exact.rank(queries, 5)
+    np.testing.assert_array_equal(found.items, best.items)
+    figures = narrow.figures(queries)
+    assert figures["certified"] == 1.0
+    ten, two = wide.rank(queries, 10).items, narrow.candidates(queries, 2).items
+    missed = [len(set(all_) - set(some)) / 10 for all_, some in zip(ten.tolist(), two.tolist(), strict=True)]
+    assert figures["search_error_at_10"] == pytest.approx(np.mean(missed))
+    assert wide.figures(queries)["search_error_at_10"] == 0.0
+    assert exact.figures(queries) == {}
 
 
 def test_seen_items_can_be_left_out() -> None:

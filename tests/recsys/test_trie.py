@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,14 +21,14 @@ def catalogues(draw: st.DrawFn) -> SemanticIds:
 
 @given(catalogues())
 def test_children_are_those_of_a_dictionary_of_prefixes(ids: SemanticIds) -> None:
-    trie = Trie.build(ids.codes, ids.codebook_sizes)
+    trie = Trie.build(ids.leaves, ids.codebook_sizes)
     paths = {tuple(codes) for codes in ids.codes.tolist()}
     prefixes = [sorted({path[:length] for path in paths}) for length in range(ids.num_levels + 1)]
     for level in range(ids.num_levels):
         parents = torch.arange(len(prefixes[level]))
         children = trie.children(level, parents)
         codes = trie.codes(level, children)
-        assert len(trie.keys[level]) == len(prefixes[level + 1])
+        assert len(trie.last_codes[level]) == len(prefixes[level + 1])
         most = 0
         for parent, prefix in enumerate(prefixes[level]):
             expected = [p for p in prefixes[level + 1] if p[:level] == prefix]
@@ -41,7 +42,7 @@ def test_children_are_those_of_a_dictionary_of_prefixes(ids: SemanticIds) -> Non
 
 @given(catalogues())
 def test_admits_exactly_the_catalogue(ids: SemanticIds) -> None:
-    trie = Trie.build(ids.codes, ids.codebook_sizes)
+    trie = Trie.build(ids.leaves, ids.codebook_sizes)
     admitted = {}
     for path in product(*map(range, ids.codebook_sizes)):
         node = torch.tensor(0)
@@ -58,7 +59,7 @@ def test_admits_exactly_the_catalogue(ids: SemanticIds) -> None:
 
 
 def test_children_of_a_block_of_nodes() -> None:
-    trie = Trie.build(np.array([[2, 0], [0, 1], [2, 3], [0, 1]]), (3, 4))
+    trie = Trie.build(np.array([[0, 1], [2, 0], [2, 3]]), (3, 4))
     assert trie.children(0, torch.zeros(1, 1, dtype=torch.int64)).tolist() == [[[0, 1]]]  # codes 0 and 2
     assert trie.children(1, torch.tensor([[1, 0], [0, 0]])).tolist() == [
         [[1, 2], [0, -1]],
@@ -68,5 +69,44 @@ def test_children_of_a_block_of_nodes() -> None:
 
 
 def test_one_level_of_many_codes() -> None:
-    trie = Trie.build(np.arange(5000)[::-1, None], (5000,))
+    trie = Trie.build(np.arange(5000)[:, None], (5000,))
     assert trie.children(0, torch.zeros(2, 1, dtype=torch.int64)).tolist() == [[list(range(5000))]] * 2
+
+
+def test_a_node_that_is_missing_has_no_children() -> None:
+    trie = Trie.build(np.array([[0, 1], [2, 0], [2, 3]]), (3, 4))
+    assert trie.children(1, torch.tensor([-1, 1])).tolist() == [[-1, -1], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"), [(256, torch.uint8), (257, torch.int16), (40_000, torch.int32), (2**40, torch.int64)]
+)
+def test_codes_of_any_size_are_kept_small(size: int, kind: torch.dtype) -> None:
+    """Also where the number of possible paths is beyond any integer."""
+    last = size - 1
+    leaves = np.array([[0, 0, last], [0, last, 0], [last, 0, 0], [last, last, 0], [last, last, last]])
+    trie = Trie.build(leaves, (size,) * 3)
+    assert [codes.dtype for codes in trie.last_codes] == [kind] * 3
+    assert trie.codes(0, torch.tensor([0, 1])).tolist() == [0, last]
+    assert trie.children(1, torch.tensor([0, 1])).tolist() == [[0, 1], [2, 3]]
+    children = trie.children(2, torch.tensor([0, 1, 2, 3]))
+    assert children.tolist() == [[0, -1], [1, -1], [2, -1], [3, 4]]
+    assert trie.codes(2, children[children >= 0]).tolist() == [last, 0, 0, 0, last]
+
+
+@pytest.mark.parametrize(
+    ("leaves", "message"),
+    [
+        ([[0, 1], [2, 3], [2, 0]], "lexicographic order"),
+        ([[2, 0], [0, 1]], "lexicographic order"),
+        ([[0, 1], [0, 1], [2, 0]], "distinct"),
+        ([[0, 1], [2, 4]], "level 2 holds codes outside 0 … 3"),
+        ([[-1, 1], [2, 3]], "level 1 holds codes outside 0 … 2"),
+        ([[0, 256]], "level 2 holds codes outside 0 … 3"),
+        ([[0, 1, 2]], "do not fit 2 codebook sizes"),
+        (np.zeros((0, 2), dtype=np.int64), "do not fit"),
+    ],
+)
+def test_leaves_that_make_no_trie_are_refused(leaves: list[list[int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Trie.build(np.array(leaves), (3, 4))

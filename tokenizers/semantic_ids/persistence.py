@@ -81,6 +81,32 @@ class Persistent:
                 raise ValueError(f"{type(self).__name__} has no module for the weights {name}: write build()")
             setattr(self, name, value)
 
+    def about(self) -> dict[str, Any]:
+        """All but the tensors of :meth:`state`, as JSON values: class, ``params`` and ``facts``.
+
+        Raises:
+            ValueError: an attribute would not survive; the message names it.
+        """
+        params, facts = self.params(), self.facts()
+        self._check_survival(facts)
+        name = f"{type(self).__module__}:{type(self).__qualname__}"
+        return {"class": name, "params": params, "facts": facts}
+
+    @classmethod
+    def rebuilt(cls, about: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> Self:
+        """From what :meth:`about` and :meth:`state` gave, of this class or one derived from it.
+
+        Raises:
+            ValueError: they are of something else; the message names ``source``.
+        """
+        module, _, name = about["class"].partition(":")
+        found = getattr(importlib.import_module(module), name)
+        if not (isinstance(found, type) and issubclass(found, cls)):
+            raise ValueError(f"{source} holds a {about['class']}, which is no {cls.__name__}")
+        fitted = found(**about["params"])
+        fitted.restore(state, about["facts"])
+        return fitted
+
     def _modules(self) -> list[tuple[str, nn.Module]]:
         return [(name, value) for name, value in self._kept().items() if isinstance(value, nn.Module)]
 
@@ -102,14 +128,13 @@ class Persistent:
         Raises:
             ValueError: an attribute would not survive; the message names it. Nothing is written.
         """
-        params, facts = self.params(), self.facts()
-        self._check_survival(facts)
-        name = f"{type(self).__module__}:{type(self).__qualname__}"
-        about = {"class": name, "params": params, "facts": facts}
+        about = self.about()
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "partial"
-        save_file({name: value.detach().cpu().contiguous() for name, value in self.state().items()}, partial)
+        # Cloned, for the format refuses tensors that share memory.
+        state = {name: value.detach().cpu().clone().contiguous() for name, value in self.state().items()}
+        save_file(state, partial)
         partial.rename(folder / "model.safetensors")
         partial.write_text(json.dumps(about, indent=2) + "\n")
         partial.rename(folder / "model.json")
@@ -123,13 +148,7 @@ class Persistent:
         """
         folder = Path(folder)
         about = json.loads((folder / "model.json").read_text())
-        module, _, name = about["class"].partition(":")
-        found = getattr(importlib.import_module(module), name)
-        if not (isinstance(found, type) and issubclass(found, cls)):
-            raise ValueError(f"{folder / 'model.json'} holds a {about['class']}, which is no {cls.__name__}")
-        fitted = found(**about["params"])
-        fitted.restore(load_file(folder / "model.safetensors"), about["facts"])
-        return fitted
+        return cls.rebuilt(about, load_file(folder / "model.safetensors"), str(folder / "model.json"))
 
 
 def _survives_json(value: Any) -> bool:
