@@ -126,6 +126,24 @@ class Examples:
         single = Ragged.from_lengths(targets, np.ones(len(targets), dtype=np.int64))
         return Examples(self.query_ids[rows], self.history.select(rows), single, self.gains)
 
+    def sequences(self) -> Ragged:
+        """Of each user all that training may see of it, out of examples that repeat its beginnings.
+
+        The examples of one user stand together, the one with the longest history last: its history and
+        what follows is the row.
+
+        Raises:
+            ValueError: there are no examples.
+        """
+        if len(self) == 0:
+            raise ValueError("there are no training examples; users need 4 interactions to give one")
+        last = self.select(np.append(self.query_ids[1:] != self.query_ids[:-1], True).nonzero()[0])
+        rows = np.concatenate([last.history.row_ids(), last.targets.row_ids()])
+        items = np.concatenate([last.history.flat(), last.targets.flat()])
+        return Ragged.from_lengths(
+            items[np.argsort(rows, kind="stable")], last.history.lengths + last.targets.lengths
+        )
+
     def digest(self) -> str:
         """64 hex digits that two evaluation sets share only if every question and answer agree."""
         sha = hashlib.sha256()

@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys.examples import Examples, Ragged
 
 # A CPU pays for padding, so it works on small parts of like length; a GPU pays for each call.
-_PARTS = {"cpu": 8}
+_PARTS, _ROWS_OF_A_PART = {"cpu": 8}, 16
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class Histories:
 
     def by_length(self, rows: Tensor) -> list[Tensor]:
         """The same rows, shortest first, in as many parts as the device likes; no part is empty."""
-        parts = min(len(rows), _PARTS.get(self.values.device.type, 1))
-        return list(rows[self.lengths[rows].argsort(stable=True)].tensor_split(parts))
+        parts = min(_PARTS.get(self.values.device.type, 1), -(-len(rows) // _ROWS_OF_A_PART))
+        shortest_first = rows[self.lengths[rows].argsort(stable=True)]
+        return list(shortest_first.tensor_split(parts)) if parts else []
 
 
 @dataclass(frozen=True)

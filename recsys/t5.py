@@ -76,6 +76,7 @@ class T5(nn.Module):
 
     Args:
         codebook_sizes: ``(K_1, …, K_L)``, the sizes of the blocks.
+        others: how many tokens there are behind the blocks, for sources only.
         config: the other sizes.
 
     Attributes:
@@ -83,13 +84,13 @@ class T5(nn.Module):
             ``blocks[l].start + c``.
     """
 
-    def __init__(self, codebook_sizes: tuple[int, ...], config: T5Config) -> None:
+    def __init__(self, codebook_sizes: tuple[int, ...], config: T5Config, others: int = 0) -> None:
         super().__init__()
         self.blocks = [
             slice(1 + stop - size, 1 + stop)
             for size, stop in zip(codebook_sizes, accumulate(codebook_sizes), strict=True)
         ]
-        self.embedding = nn.Embedding(1 + sum(codebook_sizes), config.width)
+        self.embedding = nn.Embedding(1 + sum(codebook_sizes) + others, config.width)
         self.encoder_bias = RelativeBias(config, causal=False)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.encoder_norm = nn.RMSNorm(config.width, eps=1e-6)

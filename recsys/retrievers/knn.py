@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
 from recsys.examples import Examples, Floats, Ints, Ragged, Ranking
 from recsys.retrievers.base import Retriever
-from recsys.retrievers.popularity import training_interactions
 from semantic_ids.ids import SemanticIds
 from semantic_ids.tokenizer import OnStep
 
@@ -80,19 +80,19 @@ class NearestItems(Retriever):
             raise ValueError(f"one text an item is needed: {len(texts)} texts for {ids.num_items} items")
         self.ids = ids
         vectors = self.vectors(train, texts, ids.num_items)
+        self.width = int(vectors.shape[1])
         self.values = torch.from_numpy(vectors.data)
         self.columns = torch.from_numpy(vectors.indices.astype(np.int64))
         self.starts = torch.from_numpy(vectors.indptr.astype(np.int64))
-        _, items = training_interactions(train)
-        counts = np.bincount(items, minlength=ids.num_items)
+        counts = np.bincount(train.sequences().flat(), minlength=ids.num_items)
         self.popular = torch.from_numpy(np.argsort(-counts, kind="stable"))
         return self
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """The ``width`` best items for each query; scores are at least 0."""
         count = self.ids.num_items
-        vectors = sp.csr_array((self.values.numpy(), self.columns.numpy(), self.starts.numpy()))
-        vectors.resize(count, vectors.shape[1])
+        parts = (self.values.numpy(), self.columns.numpy(), self.starts.numpy())
+        vectors = sp.csr_array(parts, shape=(count, self.width))
         places = np.empty(count, dtype=np.int64)
         places[self.popular.numpy()] = np.arange(count)
         items = np.empty((len(queries), min(width, count)), dtype=np.int64)
@@ -112,12 +112,16 @@ class NearestItems(Retriever):
         weights = sp.csr_array(
             (self.decay**steps_back, (history.row_ids(), history.flat())), (len(history), vectors.shape[0])
         )
-        scores = ((weights @ vectors) @ vectors.T).toarray()
+        return self.likeness(weights, vectors).astype(np.float32)
+
+    def likeness(self, weights: sp.csr_array, vectors: sp.csr_array) -> npt.NDArray[np.float64]:
+        """``(Q, N)`` scores, of the weights ``(Q, N)`` that items of the histories have."""
+        scores: npt.NDArray[np.float64] = ((weights @ vectors) @ vectors.T).toarray()
         row, item = weights.nonzero()
         lengths_squared = vectors.power(2).sum(axis=1)
         scores[row, item] -= weights[row, item] * lengths_squared[item]
         scores[scores < _ROUNDING] = 0.0
-        return scores.astype(np.float32)
+        return scores
 
 
 class ItemKnn(NearestItems):
@@ -166,10 +170,10 @@ class KnnSum(NearestItems):
 
 
 def _users(train: Examples, num_items: int) -> sp.csr_array:
-    users, items = training_interactions(train)
-    pairs = np.unique(np.stack([items, users]), axis=1)
+    taken = train.sequences()
+    pairs = np.unique(np.stack([taken.flat(), taken.row_ids()]), axis=1)
     counts = np.bincount(pairs[0], minlength=num_items)
-    return sp.csr_array((1 / np.sqrt(counts[pairs[0]]), tuple(pairs)), (num_items, users.max() + 1))
+    return sp.csr_array((1 / np.sqrt(counts[pairs[0]]), tuple(pairs)), (num_items, len(taken)))
 
 
 def _words(texts: Sequence[str]) -> sp.csr_array:

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from recsys.examples import Examples, Ints, Ranking
+from recsys.examples import Examples, Ranking
 from recsys.retrievers.base import Retriever
 from semantic_ids.ids import SemanticIds
 from semantic_ids.tokenizer import OnStep
@@ -35,8 +35,7 @@ class Popularity(Retriever):
     ) -> Self:
         """Count each user's whole training sequence once; only the number of items is read from ``ids``."""
         self.ids = ids
-        _, items = training_interactions(train)
-        self.counts = torch.from_numpy(np.bincount(items, minlength=ids.num_items))
+        self.counts = torch.from_numpy(np.bincount(train.sequences().flat(), minlength=ids.num_items))
         return self
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
@@ -45,23 +44,3 @@ class Popularity(Retriever):
         best = np.argsort(-counts, kind="stable")[:width]
         shape = (len(queries), len(best))
         return Ranking(np.broadcast_to(best, shape), np.broadcast_to(counts[best].astype(np.float32), shape))
-
-
-def training_interactions(train: Examples) -> tuple[Ints, Ints]:
-    """Who took what, each user's whole training sequence once, out of examples that repeat its beginnings.
-
-    Args:
-        train: the examples of one user stand together, the one with the longest history last.
-
-    Returns:
-        Numbers of users, from 0, and beside them item rows, ``(M,)`` each, in no order.
-
-    Raises:
-        ValueError: there are no examples.
-    """
-    if len(train) == 0:
-        raise ValueError("there are no training examples; users need 4 interactions to give one")
-    last = np.append(train.query_ids[1:] != train.query_ids[:-1], True).nonzero()[0]
-    whole = train.select(last)
-    users = np.concatenate([whole.history.row_ids(), whole.targets.row_ids()])
-    return users, np.concatenate([whole.history.flat(), whole.targets.flat()])

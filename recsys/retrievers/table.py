@@ -9,12 +9,14 @@ from recsys.retrievers.knn import ContentKnn, ItemKnn, KnnSum
 from recsys.retrievers.popularity import Popularity
 from recsys.retrievers.sasrec import SasRec
 from recsys.retrievers.tiger import Tiger
+from recsys.retrievers.transitions import TransitionKnn
 
 RETRIEVERS: dict[str, type[Retriever]] = {
     "popularity": Popularity,
     "item-knn": ItemKnn,
     "content-knn": ContentKnn,
     "knn-sum": KnnSum,
+    "transition-knn": TransitionKnn,
     "sasrec": SasRec,
     "dual-encoder": DualEncoder,
     "tiger": Tiger,

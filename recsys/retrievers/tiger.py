@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,19 +25,21 @@ from semantic_ids.ids import SemanticIds
 from semantic_ids.randomness import default_device, seeded
 from semantic_ids.tokenizer import OnStep
 
-_QUERIES_AT_ONCE = {"cpu": 32}
+_QUERIES_AT_ONCE = {"cpu": 16}
 
 
 class Tiger(Retriever):
-    """Generative retrieval (Rajput et al. 2023), without its user token and its learned collision digit.
+    """Generative retrieval (Rajput et al. 2023).
 
     The source is the codes of the latest items, oldest first, L tokens an item. The model writes the
     L codes of a leaf, by constrained beam search; items that share a leaf share its score, and stand
-    in the order of their collision digits. An empty history is read as a single padding token.
+    in the order of their collision digits. An empty history is read as padding.
 
     Args:
         width, layers, heads, head_width, feed_forward, dropout: see :class:`~recsys.t5.T5Config`.
         max_history: how many of the latest items are read.
+        user_tokens: where above 0, a source begins with one of so many tokens, which the user's id
+            hashes to; the paper has 2,000.
         beam: width of the search; as wide as the ranking where that is longer.
         exact: whether what the beam lost is brought back, see :func:`~recsys.exact.exact_search`.
         training: the budget.
@@ -52,13 +55,15 @@ class Tiger(Retriever):
         feed_forward: int = 1024,
         dropout: float = 0.1,
         max_history: int = 20,
+        user_tokens: int = 0,
         beam: int = 50,
         exact: bool = False,
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
         self.width, self.layers, self.heads, self.head_width = width, layers, heads, head_width
         self.feed_forward, self.dropout = feed_forward, dropout
-        self.max_history, self.beam, self.exact = max_history, beam, exact
+        self.max_history, self.user_tokens = max_history, user_tokens
+        self.beam, self.exact = beam, exact
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
     def fit(
@@ -77,15 +82,12 @@ class Tiger(Retriever):
         pairs = train.pairs()
         with seeded(seed):
             self.build(self.facts())
-            histories = Histories.of(pairs.history.last(self.max_history), self._device)
+            histories, sources = self._sources(pairs)
             targets = torch.from_numpy(pairs.targets.flat()).to(self._device)
 
             def batches_of(rows: Tensor) -> list[tuple[float, Batch]]:
                 return [
-                    (
-                        len(part) / len(rows),
-                        (self._sources(histories.padded(part)), self._tokens(targets[part])),
-                    )
+                    (len(part) / len(rows), (sources(part), self._tokens[targets[part]]))
                     for part in histories.by_length(rows)
                 ]
 
@@ -127,12 +129,12 @@ class Tiger(Retriever):
         self, queries: Examples, width: int, *, exact: bool
     ) -> tuple[Ints, Floats, npt.NDArray[np.bool_]]:
         """Leaves ``(Q, width)``, best first; their scores; and ``(Q,)`` whether they are certain."""
-        histories = Histories.of(queries.history.last(self.max_history), self._device)
+        _, sources_of = self._sources(queries)
         leaves = np.empty((len(queries), width), dtype=np.int64)
         scores = np.empty((len(queries), width), dtype=np.float32)
         certified = np.zeros(len(queries), dtype=bool)
         for rows in queries.history.by_length(len(queries) // _QUERIES_AT_ONCE.get(self._device.type, 512)):
-            sources = self._sources(histories.padded(torch.from_numpy(rows)))
+            sources = sources_of(torch.from_numpy(rows))
             if exact:
                 best, best_scores, sure = exact_search(self.model, self._trie, sources, width, beam=self.beam)
                 certified[rows] = sure.cpu().numpy()
@@ -147,20 +149,25 @@ class Tiger(Retriever):
             self.width, self.layers, self.heads, self.head_width, self.feed_forward, self.dropout
         )
         device = default_device()
-        self.model = T5(self.ids.codebook_sizes, config).to(device)
+        self.model = T5(self.ids.codebook_sizes, config, self.user_tokens).to(device)
         self._trie = Trie.build(self.ids.leaves, self.ids.codebook_sizes, device)
         blocks = np.array([block.start for block in self.model.blocks])
         padding = np.full((1, self.ids.num_levels), PAD)
-        self._table = torch.from_numpy(np.concatenate([self.ids.codes + blocks, padding])).to(device)
+        self._tokens = torch.from_numpy(np.concatenate([self.ids.codes + blocks, padding])).to(device)
 
     @property
     def _device(self) -> torch.device:
-        return self._table.device
+        return self._tokens.device
 
-    def _sources(self, items: Tensor) -> Tensor:
-        """Item rows ``(Q, T)``, -1 behind the last → ``(Q, T·L)`` int64 tokens."""
-        return self._tokens(items).flatten(1)
-
-    def _tokens(self, items: Tensor) -> Tensor:
-        """Item rows, -1 for padding → their tokens, one axis of L more."""
-        return self._table[items]
+    def _sources(self, examples: Examples) -> tuple[Histories, Callable[[Tensor], Tensor]]:
+        """The histories as far as they are read; and from some rows to their sources, ``(B, S)`` int64."""
+        histories = Histories.of(examples.history.last(self.max_history), self._device)
+        if not self.user_tokens:
+            return histories, lambda rows: self._tokens[histories.padded(rows)].flatten(1)
+        users, place = np.unique(examples.query_ids, return_inverse=True)
+        # Not hash(), which is another one in every process.
+        hashed = np.array([zlib.crc32(user.encode()) % self.user_tokens for user in users.tolist()])
+        first = torch.from_numpy(self.model.blocks[-1].stop + hashed[place])[:, None].to(self._device)
+        return histories, lambda rows: torch.cat(
+            [first[rows.to(self._device)], self._tokens[histories.padded(rows)].flatten(1)], dim=1
+        )

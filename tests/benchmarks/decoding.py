@@ -29,7 +29,7 @@ from tests.benchmarks.timing import in_turn, milliseconds, peak_growth, ratio, s
 from tests.recsys.test_t5 import theirs_of
 
 LEVELS, SIZE = 4, 256
-MICRO_BATCH = 32
+MICRO_BATCH = 16
 MALLOC = "tuned malloc" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "default malloc"
 CONSOLE = Console()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,17 @@ def test_an_exact_search_finds_what_a_wide_beam_does() -> None:
     assert figures["search_error_at_10"] == pytest.approx(np.mean(missed))
     assert wide.figures(queries)["search_error_at_10"] == 0.0
     assert exact.figures(queries) == {}
+
+
+def test_a_user_token_tells_users_apart_by_a_hash_of_their_ids() -> None:
+    users = [f"u{i:04d}" for i in range(40)]
+    train = examples([[1, 2]] * 40, [[1 + i % 2 * 8] for i in range(40)])
+    plan = Training(steps=150, batch_size=40, learning_rate=1e-2, warmup_steps=10, evaluate_every=50)
+    tiger = Tiger(**SMALL, dropout=0.0, user_tokens=1000, training=plan).fit(train, train, COLLIDING)
+    assert len({zlib.crc32(user.encode()) % 1000 for user in users}) > 35
+    assert (tiger.rank(train, 1).items[:, 0] == train.targets.flat()).mean() > 0.9
+    backwards = train.select(np.arange(40)[::-1])
+    np.testing.assert_array_equal(tiger.rank(backwards, 5).items[::-1], tiger.rank(train, 5).items)
 
 
 def test_seen_items_can_be_left_out() -> None:
