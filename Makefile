@@ -1,7 +1,7 @@
 # make demo   set-up and the whole benchmark on a made-up shop
 # make test   set-up and the tests
 # make check  set-up, style and types
-# make bench  set-up and the timings
+# make bench  set-up and the timings, kept in workspace/benchmarks.txt
 # make readme the README's table of tokenizers, from recipes.py
 .PHONY: demo test check bench readme clean
 .DEFAULT_GOAL := demo
@@ -26,7 +26,7 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
-	$(BIN)/python -m tests.benchmarks.quantizers
+	$(BIN)/python -m tests.benchmarks
 
 readme: $(READY)
 	$(BIN)/python tests/test_readme.py

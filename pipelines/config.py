@@ -272,6 +272,20 @@ class BenchmarkConfig(Section):
                 raise ValueError(f"{name!r} stands here twice; give one of them another 'name'")
         return entries
 
+    @field_validator("retrievers")
+    @classmethod
+    def _members_are_above(cls, entries: tuple[RetrieverConfig, ...]) -> tuple[RetrieverConfig, ...]:
+        above: list[str] = []
+        for retriever in entries:
+            for member in retriever.members:
+                if member not in above:
+                    raise ValueError(
+                        f"retriever {retriever.name!r} is made of {member!r}, which is none of those above "
+                        f"it. {nearest_name(member, above or ['nothing'])}"
+                    )
+            above.append(retriever.name)
+        return entries
+
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -297,19 +311,6 @@ class BenchmarkConfig(Section):
                     f"{nearest_name(key, sorted(known) or ['nothing'])} "
                     f"Or leave it out: --set 'semantic_ids={without}'"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _members_are_there(self) -> Self:
-        before: list[str] = []
-        for retriever in self.retrievers:
-            for member in retriever.members:
-                if member not in before:
-                    raise ValueError(
-                        f"retriever {retriever.name!r} is made of {member!r}, which is none of those above "
-                        f"it. {nearest_name(member, before or ['nothing'])}"
-                    )
-            before.append(retriever.name)
         return self
 
     @model_validator(mode="after")

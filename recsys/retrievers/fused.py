@@ -35,6 +35,7 @@ class Fused(Composite):
         weights: one a member, adding up to 1.
     """
 
+    scores_are_logits = False
     weights: list[float]
 
     def __init__(self, *, depth: int = 200, exclude_seen: bool = False) -> None:

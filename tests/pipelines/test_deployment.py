@@ -130,7 +130,7 @@ def test_each_step_is_a_task_after_those_that_it_reads(
     assert arrows["tokenize rq-vae seed 0"] == {"ingest tiny", "embed tiny lsa"}
     assert arrows["fit dual-encoder rq-vae seed 0"] == {"ingest tiny", "tokenize rq-vae seed 0"}
     assert arrows["score dual-encoder rq-vae seed 0"] == {"ingest tiny", "fit dual-encoder rq-vae seed 0"}
-    assert arrows["fit popularity"] == {"ingest tiny"}
+    assert arrows["fit popularity seed 0"] == {"ingest tiny"}
     assert arrows == from_manifests(workspace)
     assert {run.state.name for run in runs.values() if run.state} == {"Completed"}
 

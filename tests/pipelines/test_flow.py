@@ -28,7 +28,7 @@ Gritrec = Callable[..., "subprocess.CompletedProcess[str]"]
 CELLS = {
     "rq-vae · dual-encoder · seed 0": "dual-encoder_rq-vae_seed_0",
     "rq-kmeans · dual-encoder · seed 0": "dual-encoder_rq-kmeans_seed_0",
-    "– · popularity · seed 0": "popularity",
+    "– · popularity · seed 0": "popularity_seed_0",
 }
 """The tiny benchmark's runs in MLflow, and what their steps are called in the workspace."""
 
