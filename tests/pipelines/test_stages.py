@@ -1,4 +1,4 @@
-"""What goes wrong inside a tokenizer is said of the tokenizer."""
+"""What goes wrong inside a tokenizer is said of the tokenizer; a fit that was cut short goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.stages import Curves, tokenize
+from pipelines import stages
+from pipelines.stages import Curves, fit, tokenize
+from pipelines.store import Step, Store
+from recsys.examples import Ragged
+from recsys.splits import Sequences, write_sequences
 
 PLUG_INS = """
 import torch
@@ -87,3 +91,43 @@ def test_curves_take_any_number(tmp_path: Path) -> None:
     curves(1, {"tensor": torch.tensor(1.5), "numpy": np.float32(0.5), "count": 2})  # type: ignore[dict-item]
     line = json.loads((tmp_path / "curves.jsonl").read_text())
     assert line == {"step": 1, "tensor": 1.5, "numpy": 0.5, "count": 2.0}
+
+
+class CutShortError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def test_a_fit_that_was_cut_short_goes_on_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ingest(config: Any, inputs: Any, out: Path) -> None:
+        rows = [[(user + step) % 30 for step in range(5 + user % 5)] for user in range(60)]
+        users = np.array([f"u{user:03d}" for user in range(60)])
+        write_sequences(Sequences(users, Ragged.from_rows(rows)), out / "sequences.parquet")
+        (out / "corpus.json").write_text(json.dumps({"items": 30}))
+
+    training = {"steps": 12, "batch_size": 16, "evaluate_every": 3, "warmup_steps": 1}
+    config = {"kind": "sasrec", "params": {"width": 16, "training": training}, "seed": 0}
+    corpus = Step("ingest", "made up", 1, {}, {}, ingest)
+    step = Step("fit", "sasrec", 1, config, {"corpus": corpus}, fit)
+    through, broken = Store(tmp_path / "through"), Store(tmp_path / "broken")
+    for store in (through, broken):
+        store.make(corpus)
+    through.make(step)
+
+    class Fragile(Curves):
+        def __call__(self, step: int, metrics: Any) -> None:
+            super().__call__(step, metrics)
+            if step == 6:
+                raise CutShortError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, "Curves", Fragile)
+        with pytest.raises(CutShortError):
+            broken.make(step)
+    (left,) = broken.folder(step).parent.iterdir()
+    assert left.name.endswith(".checkpoint")
+    broken.make(step)
+    assert [entry.name for entry in left.parent.iterdir()] == [broken.folder(step).name]
+    for file in ("curves.jsonl", "retriever/model.safetensors"):
+        assert (broken.folder(step) / file).read_bytes() == (through.folder(step) / file).read_bytes()
