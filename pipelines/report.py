@@ -252,7 +252,7 @@ does.</p>
 {_html_table(differences)}
 <p class="note">Each tokenizer is compared with {reference} under the same retriever: <em>p (users)</em> is
 that of a paired two-sided t-test over users, on scores averaged over seeds, <em>p (Holm)</em> the same
-adjusted over all pairs of tokenizers, <em>p (seeds)</em> that of Welch's t-test over the means of seeds.
+adjusted over all pairs of tokenizers, <em>p (seeds)</em> that of a t-test over the means of seeds (Welch's; one-sample against what has no seeds).
 <em>Better</em> or <em>worse</em> needs the last two below .05; a verdict with * holds for one table
 of codes only. Intervals are over users, of each comparison alone. Beside these stand tests that assume less,
 all over users: <em>p (Wilcoxon)</em> of the signed-rank test, to which a difference counts by its rank only,

@@ -25,8 +25,7 @@ class CausalTransformer(nn.Module):
         self, width: int, *, max_history: int, layers: int, heads: int, feed_forward: int, dropout: float
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"the width must be a multiple of the heads: {width} is none of {heads}")
+        check_heads(width, heads)
         self.position = nn.Embedding(max_history + 1, width)
         self.start = nn.Parameter(torch.zeros(width))
         nn.init.normal_(self.position.weight, std=0.02)
@@ -43,3 +42,9 @@ class CausalTransformer(nn.Module):
         x = self.dropout(x + self.position.weight[:length])
         causal = nn.Transformer.generate_square_subsequent_mask(length, device=x.device)
         return self.blocks(x, mask=causal, is_causal=True)
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Refuse heads that the width cannot be shared by, with a :class:`ValueError`."""
+    if width % heads:
+        raise ValueError(f"the width must be a multiple of the heads: {width} is none of {heads}")

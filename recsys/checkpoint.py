@@ -56,7 +56,8 @@ class Checkpoint:
 
     Attributes:
         path: of the file.
-        training: JSON values that a training must share with the file to go on from it.
+        training: JSON values, all that decides over the numbers: a training must share them with the file
+            to go on from it.
     """
 
     path: Path

@@ -32,6 +32,8 @@ class Histories:
     @classmethod
     def of(cls, ragged: Ragged, device: torch.device) -> Self:
         """Move there what the rows refer to."""
+        if ragged.lengths.sum() < len(ragged.values):  # a few rows of many: no need to move them all
+            ragged = Ragged.from_lengths(ragged.flat(), ragged.lengths)
         values, starts = torch.from_numpy(np.append(ragged.values, -1)), torch.from_numpy(ragged.starts)
         return cls(values.to(device), starts.to(device), torch.from_numpy(ragged.lengths))
 
@@ -53,7 +55,7 @@ class Histories:
 
 
 @dataclass(frozen=True)
-class Prefixes:
+class CausalPairs:
     """Training pairs of one causal pass: histories that begin at the same place are one row.
 
     Attributes:

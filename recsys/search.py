@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,12 @@ inner products ``(Q, k)`` float32; -1 and -inf where an approximate index found 
 _QUERIES_AT_ONCE = 1024
 
 
+def check_index(name: str) -> None:
+    """Refuse a name that no index has, with a :class:`ValueError`."""
+    if name not in get_args(IndexName):
+        raise ValueError(f"an index is one of {', '.join(get_args(IndexName))}, not {name!r}")
+
+
 def build_index(vectors: Tensor, name: IndexName = "Flat") -> Search:
     """What finds the vectors with the largest inner products.
 
@@ -32,6 +38,7 @@ def build_index(vectors: Tensor, name: IndexName = "Flat") -> Search:
     Raises:
         ValueError: there is no index of that name.
     """
+    check_index(name)
     if name == "Flat" and vectors.device.type != "cpu":
         return lambda queries, k: _by_product(queries, vectors, k)
 
@@ -50,15 +57,16 @@ def build_index(vectors: Tensor, name: IndexName = "Flat") -> Search:
         cells = max(1, min(count // 39, round(4 * count**0.5)))  # k-means wants 39 vectors a cell
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = -(-cells // 8)
-    elif name == "HNSW":
+    else:
         index = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = 200
         index.hnsw.efSearch = 256
-    else:
-        raise ValueError(f"an index is one of Flat, IVF, HNSW, not {name!r}")
     kept = np.ascontiguousarray(vectors.cpu().numpy())
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1 if name == "HNSW" else threads)  # several build another graph every time
     index.train(kept)
     index.add(kept)
+    faiss.omp_set_num_threads(threads)
 
     def search(queries: Tensor, k: int) -> tuple[Ints, Floats]:
         scores, rows = index.search(np.ascontiguousarray(queries.cpu().numpy()), k)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
 Batch = tuple[Any, ...]
 """Tensors, or lists of tensors: the arguments of a model's ``forward``."""
 
-BatchesOf = Callable[[Tensor], Sequence[tuple[float, Batch]]]
-"""Training rows ``(B,)`` int64 on the CPU → the batches that they are worked through in, each with its
-share of the loss; shares add up to 1. Their gradients add up: only one batch is in memory at a time."""
+BatchesOf = Callable[[Tensor], Iterator[tuple[int, Batch]]]
+"""Training rows ``(B,)`` int64 on the CPU → the batches that they are worked through in, each with the
+number of examples that its loss is the mean over. One batch after another is held in memory."""
 
 SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "constant": lambda step, steps, warmup: 1.0,
@@ -100,7 +99,7 @@ def train(
     validate: Callable[[], float],
     seed: int,
     on_step: OnStep | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train ``model`` in place and leave it with the weights that validated best, in eval mode.
 
@@ -120,64 +119,72 @@ def train(
         seed: order of the rows. (Dropout follows torch's global state: see ``seeded``.)
         on_step: gets ``loss`` (mean since the last call), ``learning_rate`` and ``valid`` at
             every evaluation.
-        checkpoint: a file that is written at every evaluation, and gone when training is over. If
-            it is there at the start, training goes on from it and ends with the numbers that it
-            would have had uninterrupted; what was reported before is reported again.
+        checkpoint: is written at every evaluation, and gone when training is over. If it is there at
+            the start, training goes on from it and ends with the numbers that it would have had
+            uninterrupted (in float16, but for the scale of the loss, which is found anew); what was
+            reported before is reported again.
 
     Raises:
-        ValueError: there is nothing to train on, or the checkpoint is of another training.
+        ValueError: there is nothing to train on, or too little for the processes; or the checkpoint
+            is of another training.
         TrainingDivergedError: the loss is no number. The model then has the weights that validated
             best so far, and the checkpoint stays as it was before.
     """
     if count < 1:
         raise ValueError("there are no training examples; users need 4 interactions to give one")
-    accelerator = _accelerator(plan)
+    accelerator = _accelerator(plan, count)
     optimizer = _optimizer(model, plan)
-    kept = Checkpoint(checkpoint, {**asdict(plan), "seed": seed, "rows": count}) if checkpoint else None
-    progress = kept.load(model, optimizer) if kept and kept.exists() else Progress()
+    progress = checkpoint.load(model, optimizer) if checkpoint and checkpoint.exists() else Progress()
     for step, report in progress.reports if on_step else ():
         on_step(step, report)  # type: ignore[misc]
+    if accelerator.process_index:  # the first has the caller's own random state
+        torch.manual_seed(seed + accelerator.process_index)
     forward, stepped = accelerator.prepare(model, optimizer)
     pieces = _Pieces(accelerator, forward, batches_of)
     total, seen = torch.zeros(()), 0
     batches = shuffled_batches(count, plan.batch_size, torch.Generator().manual_seed(seed))
-    for step, rows in zip(range(1, plan.steps + 1), batches, strict=False):
-        if progress.looks_since_best >= plan.patience:
-            break
-        if step <= progress.step:
-            continue  # done before; the rows that follow are those of an uninterrupted training
-        model.train()
-        for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate_at(step)
-        loss = pieces.backward(rows[accelerator.process_index :: accelerator.num_processes])
-        accelerator.clip_grad_norm_(model.parameters(), plan.clip_norm)
-        stepped.step()
-        stepped.zero_grad()
-        total, seen = total.to(loss.device) + loss, seen + 1
-        if step % plan.evaluate_every and step != plan.steps:
-            continue
+    try:
+        for step, rows in zip(range(1, plan.steps + 1), batches, strict=False):
+            if progress.looks_since_best >= plan.patience:
+                break
+            if step <= progress.step:
+                continue  # done before; the rows that follow are those of an uninterrupted training
+            model.train()
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate_at(step)
+            loss = pieces.backward(rows)
+            accelerator.clip_grad_norm_(model.parameters(), plan.clip_norm)
+            stepped.step()
+            stepped.zero_grad()
+            total, seen = total.to(loss.device) + loss, seen + 1
+            if step % plan.evaluate_every and step != plan.steps:
+                continue
 
-        mean_loss = float(total) / seen
-        if not math.isfinite(mean_loss):
-            progress.restore_best(model)
-            raise TrainingDivergedError(
-                f"the training loss is {mean_loss} by step {step}; try a smaller learning rate than "
-                f"{plan.learning_rate}, or more warm-up than {plan.warmup_steps} steps"
-            )
-        model.eval()
-        with torch.no_grad():
-            value = validate()
-        report = {"loss": mean_loss, "learning_rate": plan.learning_rate_at(step), "valid": value}
-        progress.look(step, value, report, model)
-        total, seen = torch.zeros(()), 0
-        if kept and accelerator.is_main_process:
-            kept.save(model, optimizer, progress)
-        if on_step:
-            on_step(step, report)
-    accelerator.unwrap_model(forward, keep_fp32_wrapper=False, keep_torch_compile=False)
-    progress.restore_best(model)
-    if kept and accelerator.is_main_process:
-        kept.remove()
+            mean_loss = _finite(float(total) / seen, step, plan)
+            model.eval()
+            with torch.no_grad():
+                value = validate()
+            report = {"loss": mean_loss, "learning_rate": plan.learning_rate_at(step), "valid": value}
+            progress.look(step, value, report, model)
+            total, seen = torch.zeros(()), 0
+            if checkpoint and accelerator.is_main_process:
+                checkpoint.save(model, optimizer, progress)
+            if on_step:
+                on_step(step, report)
+    finally:  # what comes after training is float32 again, and as good as it was
+        accelerator.unwrap_model(forward, keep_fp32_wrapper=False, keep_torch_compile=False)
+        progress.restore_best(model)
+    if checkpoint and accelerator.is_main_process:
+        checkpoint.remove()
+
+
+def _finite(mean_loss: float, step: int, plan: Training) -> float:
+    if not math.isfinite(mean_loss):
+        raise TrainingDivergedError(
+            f"the training loss is {mean_loss} by step {step}; try a smaller learning rate than "
+            f"{plan.learning_rate}, or more warm-up than {plan.warmup_steps} steps"
+        )
+    return mean_loss
 
 
 class _Pieces:
@@ -189,11 +196,12 @@ class _Pieces:
 
     def backward(self, rows: Tensor) -> Tensor:
         """Give the parameters the gradients of the rows' mean loss, and the caller that loss."""
+        own = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         while True:
             try:
-                return self._backward(rows)
+                return self._backward(own, len(rows))
             except torch.OutOfMemoryError:
-                half = min(self.size, len(rows)) // 2
+                half = min(self.size, len(own)) // 2
                 if half == 0 or self.accelerator.num_processes > 1:  # the others would wait for ever
                     raise
                 self.size = half
@@ -202,23 +210,37 @@ class _Pieces:
             what = f"out of memory: going on with {self.size} training examples at once"
             warnings.warn(what, RuntimeWarning, stacklevel=3)
 
-    def _backward(self, rows: Tensor) -> Tensor:
-        batches = [
-            (share * len(piece) / len(rows), batch)
-            for piece in rows.split(self.size)
-            for share, batch in self.batches_of(piece)
-        ]
-        total = []
-        for number, (share, batch) in enumerate(batches, start=1):
-            last = number == len(batches)
-            with nullcontext() if last else self.accelerator.no_sync(self.forward):
-                loss = self.forward(*batch) * share
+    def _backward(self, own: Tensor, count: int) -> Tensor:
+        """Of the rows of this process, and the number of those of all."""
+        device = self.accelerator.device
+        loss_sum, examples = torch.zeros((), device=device), torch.zeros((), device=device)
+        # How many examples there are in all is known at the end; until then the rows stand for them.
+        for weight, batch, is_last in self._batches(own):
+            with nullcontext() if is_last else self.accelerator.no_sync(self.forward):
+                loss = self.forward(*batch) * (weight / count)
                 self.accelerator.backward(loss)
-            total.append(loss.detach())
-        return torch.stack(total).sum()
+            loss_sum, examples = loss_sum + loss.detach(), examples + weight
+        loss_sum, examples = self.accelerator.reduce((loss_sum, examples))
+        scale = count / examples
+        for parameter in self.forward.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= scale * self.accelerator.num_processes  # processes are averaged over
+        return loss_sum * scale
+
+    def _batches(self, own: Tensor) -> Iterator[tuple[int, Batch, bool]]:
+        """Every batch with its weight, and whether it is the last."""
+        pieces = own.split(self.size)
+        for number, piece in enumerate(pieces, start=1):
+            waiting: tuple[int, Batch] | None = None
+            for batch in self.batches_of(piece):
+                if waiting:
+                    yield *waiting, False
+                waiting = batch
+            if waiting:
+                yield *waiting, number == len(pieces)
 
 
-def _accelerator(plan: Training) -> Accelerator:
+def _accelerator(plan: Training, count: int) -> Accelerator:
     # Imported here, for it takes seconds and whoever only ranks needs none.
     from accelerate import Accelerator  # noqa: PLC0415
     from accelerate.state import AcceleratorState  # noqa: PLC0415
@@ -230,10 +252,9 @@ def _accelerator(plan: Training) -> Accelerator:
         mixed_precision=_PRECISIONS[plan.precision],
         dynamo_backend="inductor" if plan.compile else "no",
     )
-    if plan.batch_size % accelerator.num_processes:
+    if min(plan.batch_size, count) < accelerator.num_processes:
         raise ValueError(
-            f"training.batch_size {plan.batch_size} cannot be shared by {accelerator.num_processes} "
-            "processes; make it a multiple"
+            f"a batch of {min(plan.batch_size, count)} is too small for {accelerator.num_processes} processes"
         )
     return accelerator
 

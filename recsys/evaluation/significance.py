@@ -63,7 +63,8 @@ class Comparison(PairedTTest):
     same in a family of one.
 
     Attributes:
-        p_seeds: over the means of seeds; None where there are fewer than two. Not corrected.
+        p_seeds: over the means of seeds, see :func:`seed_test`; None where neither side has two. Not
+            corrected.
         p_adjusted: ``p_value``, corrected.
         p_wilcoxon: of Wilcoxon's signed-rank test, corrected. Queries without a difference are left
             out, and a large one counts by its rank only.
@@ -102,7 +103,8 @@ class Comparison(PairedTTest):
     def verdict(self) -> str:
         """``better``, ``worse`` or ``no evidence``: b against a, by the adjusted p and that over seeds.
 
-        A difference must hold for users at large *and* for training at large.
+        A difference must hold for users at large *and* for training at large, the latter where either
+        side has several seeds.
         """
         if (self.p_seeds or 0.0) >= ALPHA:
             return "no evidence"
@@ -132,6 +134,12 @@ def _verdict(p: float, difference: float) -> str:
     return "better" if difference > 0 else "worse"
 
 
+def _differences(a: Scores, b: Scores) -> Scores:
+    """b less a, and 0 where that is rounding: what every test over queries is made of."""
+    differences = b - a
+    return np.where(np.abs(differences) > _NOISE, differences, 0.0)
+
+
 def mean_interval(values: Scores, confidence: float = 0.95) -> tuple[float, float]:
     """Student's t interval of the mean of ``values`` ``(Q,)``, Q ≥ 2: its lower and its upper end."""
     half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
@@ -141,7 +149,8 @@ def mean_interval(values: Scores, confidence: float = 0.95) -> tuple[float, floa
 def paired_t_test(a: Scores, b: Scores, confidence: float = 0.95) -> PairedTTest:
     """Student's paired two-sided t-test of b against a, both ``(Q,)`` in the same order of queries.
 
-    Where no query differs p is 1 and the interval is 0 … 0.
+    Where no query differs, but for rounding, p is 1 and the interval is 0 … 0. Where all differ by
+    the same p is 0.
 
     Raises:
         ValueError: the shapes differ, or there are fewer than two queries.
@@ -150,12 +159,12 @@ def paired_t_test(a: Scores, b: Scores, confidence: float = 0.95) -> PairedTTest
         raise ValueError(
             f"a paired test needs two score vectors of one length ≥ 2, not {a.shape} and {b.shape}"
         )
-    differences = b - a
-    mean, deviation = differences.mean(), differences.std(ddof=1)
-    if deviation == 0:  # the statistic would be 0/0, or infinite
+    differences = _differences(a, b)
+    mean = differences.mean()
+    if np.ptp(differences) <= _NOISE:  # the statistic would be 0/0, or infinite
         p_value, effect_size = (1.0, 0.0) if mean == 0 else (0.0, np.copysign(np.inf, mean))
     else:
-        p_value, effect_size = stats.ttest_rel(b, a).pvalue, mean / deviation
+        p_value, effect_size = stats.ttest_1samp(differences, 0).pvalue, mean / differences.std(ddof=1)
     low, high = mean_interval(differences, confidence)
     return PairedTTest(
         mean_a=float(a.mean()),
@@ -183,15 +192,21 @@ def holm(p_values: Sequence[float]) -> npt.NDArray[np.float64]:
 
 
 def seed_test(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Welch's two-sided t-test over the means of seeds; None where a side has fewer than two."""
-    if min(len(a), len(b)) < 2:
+    """Two-sided p of a t-test over the means of seeds; None where neither side has two.
+
+    Welch's, where both sides vary. A side of one run, or of runs all alike, is a fixed value to which
+    the seeds of the other are compared (one-sample t-test): in a benchmark all random methods have
+    the same seeds, so one run against several is that of a deterministic method. Where neither side
+    varies p is 1 if they are the same, else 0.
+    """
+    if max(len(a), len(b)) < 2:
         return None
-    if np.ptp(a) == 0 and np.ptp(b) == 0:  # nothing random in either; the statistic would be 0/0
-        return float(a[0] == b[0])
-    # From moments: given the values, scipy warns of lost precision where one side is constant.
-    (mean_a, sd_a), (mean_b, sd_b) = ((np.mean(side), np.std(side, ddof=1)) for side in (a, b))
-    test = stats.ttest_ind_from_stats(mean_a, sd_a, len(a), mean_b, sd_b, len(b), equal_var=False)
-    return float(test.pvalue)
+    fixed, varied = sorted((a, b), key=np.ptp)
+    if np.ptp(varied) <= _NOISE:  # nothing random in either; the statistic would be 0/0
+        return float(abs(a[0] - b[0]) <= _NOISE)
+    if np.ptp(fixed) <= _NOISE:
+        return float(stats.ttest_1samp(varied, fixed[0]).pvalue)
+    return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
 def wilcoxon(differences: Scores) -> tuple[float, float]:
@@ -200,21 +215,23 @@ def wilcoxon(differences: Scores) -> tuple[float, float]:
     Returns:
         p, and the rank-biserial correlation (Kerby 2014); 1 and 0 where no query differs.
     """
-    apart = differences[np.abs(differences) > _NOISE].round(12)  # what is the same but for noise is a tie
+    apart = differences.round(12)  # what is the same but for rounding is a tie
+    apart = apart[apart != 0]
     if len(apart) == 0:
         return 1.0, 0.0
     ranks = stats.rankdata(np.abs(apart))
     return float(stats.wilcoxon(apart).pvalue), float(ranks @ np.sign(apart) / ranks.sum())
 
 
-def permutation_p(differences: Scores, flipped: Scores) -> float:
+def permutation_p(differences: Scores, flipped: Scores, rounding: float) -> float:
     """Two-sided p of a permutation test; it counts the data at hand, so it is never 0 (Phipson & Smyth 2010).
 
     Args:
         differences: ``(Q,)``.
         flipped: ``(R,)``, their sums after random flips of their signs.
+        rounding: how far two sums may lie apart and still be a tie.
     """
-    as_far = np.abs(flipped) >= np.abs(differences.sum()) - _NOISE * np.abs(differences).sum()
+    as_far = np.abs(flipped) >= np.abs(differences.sum()) - rounding
     return float((1 + as_far.sum()) / (1 + len(flipped)))
 
 
@@ -247,14 +264,21 @@ def compare_all(
     columns = [(names.index(a), names.index(b)) for a, b in pairs]
 
     # Random sums need no query on which all methods score the same; often that is most of them.
-    apart = (scores - scores[0]).T
-    apart = apart[(np.abs(apart) > _NOISE).any(axis=1)]
+    apart = _differences(scores[0], scores).T
+    apart = apart[apart.any(axis=1)]
     flipped = sign_flipped_sums(apart, max(FLIPS, _FLIPS_PER_PAIR * len(pairs)))
     drawn = bootstrap_sums(apart, RESAMPLES, total=scores.shape[1]) / scores.shape[1]
 
+    # A pair's sums are as imprecise as the two they are the difference of, however little it differs.
+    rounding = _NOISE * np.abs(apart).sum(axis=0)
+
+    differences = [_differences(scores[i], scores[j]) for i, j in columns]
     t_tests = [paired_t_test(scores[i], scores[j]) for i, j in columns]
-    ranked = [wilcoxon(scores[j] - scores[i]) for i, j in columns]
-    permuted = [permutation_p(apart[:, j] - apart[:, i], flipped[j] - flipped[i]) for i, j in columns]
+    ranked = [wilcoxon(of_pair) for of_pair in differences]
+    permuted = [
+        permutation_p(of_pair, flipped[j] - flipped[i], rounding[i] + rounding[j])
+        for of_pair, (i, j) in zip(differences, columns, strict=True)
+    ]
     intervals = [np.quantile(drawn[j] - drawn[i], [0.025, 0.975]).tolist() for i, j in columns]
     p_adjusted = holm([test.p_value for test in t_tests]).tolist()
     p_wilcoxon = holm([p for p, _ in ranked]).tolist()

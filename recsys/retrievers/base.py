@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from recsys.evaluation.metrics import per_query_scores
-from recsys.examples import Examples, Ranking
+from recsys.examples import Examples, Ints, Ranking
 from semantic_ids.ids import SemanticIds
 from semantic_ids.persistence import Persistent
 from semantic_ids.tokenizer import OnStep
@@ -70,7 +71,11 @@ class Retriever(Persistent, ABC):
 
     @abstractmethod
     def candidates(self, queries: Examples, width: int) -> Ranking:
-        """The ``width`` best items for each query, seen ones included, ``(Q, width)``."""
+        """The ``width`` best items for each query, seen ones included; asked for after :meth:`prepare`.
+
+        Returns:
+            ``(Q, width)``, or fewer columns where the catalogue has no more items.
+        """
 
     def figures(self, queries: Examples) -> dict[str, float | str]:
         """What is to be told of it beside its scores on these queries; nothing by default."""
@@ -86,35 +91,34 @@ class Retriever(Persistent, ABC):
     ) -> Ranking:
         """The ``k`` best items of the full catalogue for each query, ``(Q, k)``.
 
-        With ``exclude_seen`` items of the query's own history are left out. Queries are asked for
-        in the order of their history's length, so that only long histories pay for wide searches.
+        With ``exclude_seen`` items of the query's own history are left out. How wide a query is searched
+        follows from its own history alone, so that its answer does not depend on who else asks.
         ``on_progress`` gets the number of queries answered.
         """
         items = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        lengths = queries.history.lengths
+        seen = _room_for_seen(queries) if exclude_seen else np.zeros(len(queries), dtype=np.int64)
         answered = 0
         self.prepare()
-        for rows in queries.history.by_length(len(queries) // 1024):
-            part = queries.select(rows)
-            seen = int(lengths[rows].max(initial=0)) if exclude_seen else 0
-            found = self.candidates(part, min(k + seen, self.ids.num_items))
-            if exclude_seen:
-                found = drop_seen(found, part)
-            width = min(k, found.items.shape[1])
-            items[rows, :width] = found.items[:, :width]
-            scores[rows, :width] = found.scores[:, :width]
-            answered += len(rows)
-            if on_progress:
-                on_progress(answered)
+        for room in np.unique(seen):
+            alike = np.flatnonzero(seen == room)
+            for part in queries.history.select(alike).by_length(len(alike) // 1024):
+                rows = alike[part]
+                asked = queries.select(rows)
+                found = self.candidates(asked, min(k + int(room), self.ids.num_items))
+                if exclude_seen:
+                    found = drop_seen(found, asked)
+                width = min(k, found.items.shape[1])
+                items[rows, :width] = found.items[:, :width]
+                scores[rows, :width] = found.scores[:, :width]
+                answered += len(rows)
+                if on_progress:
+                    on_progress(answered)
         return Ranking(items, scores)
 
     def validation_ndcg(self, valid: Examples, at_most: int = 2000) -> float:
         """NDCG@10 on evenly spaced validation queries: what model choice goes by."""
-        if len(valid) == 0:
-            raise ValueError("there are no validation examples; users need 3 interactions to give one")
-        rows = np.linspace(0, len(valid) - 1, min(at_most, len(valid))).astype(np.int64)
-        some = valid.select(rows)
+        some = evenly_spaced(valid, at_most)
         return float(per_query_scores(self.rank(some, 10), some, [10])["ndcg_at_10"].mean())
 
     def facts(self) -> dict[str, Any]:
@@ -135,13 +139,36 @@ class Retriever(Persistent, ABC):
         super().restore({k: v for k, v in state.items() if k != "ids.codes"}, facts)
 
 
+def evenly_spaced(queries: Examples, at_most: int) -> Examples:
+    """So many queries at the most, spread over all.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if len(queries) == 0:
+        raise ValueError("there are no validation examples; users need 3 interactions to give one")
+    return queries.select(np.linspace(0, len(queries) - 1, min(at_most, len(queries))).astype(np.int64))
+
+
+def _room_for_seen(queries: Examples) -> Ints:
+    """``(Q,)``: for each query the number of distinct items in its history, up to a power of two."""
+    rows, items = queries.history.row_ids(), queries.history.flat()
+    size = int(items.max(initial=0)) + 1
+    distinct = np.bincount(np.unique(rows * size + items) // size, minlength=len(queries))
+    return np.where(distinct > 0, 2 ** np.ceil(np.log2(np.maximum(distinct, 1))), 0).astype(np.int64)
+
+
 def drop_seen(ranking: Ranking, queries: Examples) -> Ranking:
     """The ranking without items of each query's own history; what follows moves up."""
-    size = max(int(ranking.items.max(initial=0)), int(queries.history.flat().max(initial=0))) + 1
-    seen = np.unique(queries.history.row_ids() * size + queries.history.flat())
-    keys = np.arange(len(queries))[:, None] * size + ranking.items
-    drop = (ranking.items < 0) | np.isin(keys, seen)
+    drop = (ranking.items < 0) | is_seen(ranking.items, queries)
     order = np.argsort(drop, axis=1, kind="stable")
     items = np.where(drop, -1, ranking.items)
     scores = np.where(drop, -np.inf, ranking.scores).astype(np.float32)
     return Ranking(np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1))
+
+
+def is_seen(items: Ints, queries: Examples) -> npt.NDArray[np.bool_]:
+    """``(Q, K)``: which of the item rows ``(Q, K)`` stand in the history of their query."""
+    size = max(int(items.max(initial=0)), int(queries.history.flat().max(initial=0))) + 1
+    seen = np.unique(queries.history.row_ids() * size + queries.history.flat())
+    return (items >= 0) & np.isin(np.arange(len(queries))[:, None] * size + items, seen)

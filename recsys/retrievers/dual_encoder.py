@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.causal import CausalTransformer
-from recsys.examples import Examples, Ranking
-from recsys.histories import Histories, Prefixes
-from recsys.retrievers.base import Retriever
-from recsys.search import IndexName, build_index
+from recsys.causal import CausalTransformer, check_heads
+from recsys.examples import Examples, Floats, Ints, Ranking
+from recsys.histories import CausalPairs
+from recsys.retrievers.trained import VectorRetriever
+from recsys.search import IndexName, check_index
 from recsys.training import Batch, Training
-from recsys.training import train as run_training
 from semantic_ids.ids import SemanticIds
 from semantic_ids.randomness import default_device, seeded
 from semantic_ids.tokenizer import OnStep
@@ -74,7 +73,7 @@ class Towers(nn.Module):
         return F.cross_entropy(vectors @ self.items(leaves).T / self.temperature + offsets, own)
 
 
-class DualEncoder(Retriever):
+class DualEncoder(VectorRetriever):
     """Two-layer transformer over the history's codes against averaged code embeddings of the item.
 
     Trained by in-batch softmax over the distinct targets of a batch. Scores are inner products of
@@ -87,8 +86,9 @@ class DualEncoder(Retriever):
         max_history: how many of the latest items the query tower sees.
         temperature: of the softmax.
         log_q: the strength of the correction for frequent items being negatives more often: this
-            times the logarithm of a leaf's share of the training targets is taken off its logit; 1
-            is the full correction (Yi et al., *Sampling-Bias-Corrected Neural Modeling*, 2019, §3).
+            times the logarithm of a leaf's share of the training targets is taken off its logit. 1
+            is the correction of Yi et al., *Sampling-Bias-Corrected Neural Modeling* (2019, §3), where
+            a negative that is drawn twice counts twice; here it counts once, so less may be enough.
         mask_hits: whether the other targets of a history are left out of its negatives.
         index: see :func:`~recsys.search.build_index`.
         training: the budget.
@@ -109,8 +109,8 @@ class DualEncoder(Retriever):
         index: IndexName = "Flat",
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
-        if width % heads:
-            raise ValueError(f"the width must be a multiple of the heads: {width} is none of {heads}")
+        check_heads(width, heads)
+        check_index(index)
         self.width, self.layers, self.heads = width, layers, heads
         self.feed_forward, self.dropout, self.max_history = feed_forward, dropout, max_history
         self.temperature, self.log_q, self.mask_hits, self.index = temperature, log_q, mask_hits, index
@@ -130,53 +130,42 @@ class DualEncoder(Retriever):
         """Train on every pair of history and target; the weights with the best validation NDCG@10 stay."""
         self.ids = ids
         device = default_device()
-        prefixes = Prefixes.of(train, self.max_history, device)
+        pairs = CausalPairs.of(train, self.max_history, device)
         leaf_of_item = torch.from_numpy(ids.leaf_of_item).to(device)
-        shares = leaf_of_item[prefixes.targets].bincount(minlength=len(ids.leaves)) / len(prefixes.targets)
+        shares = leaf_of_item[pairs.targets].bincount(minlength=len(ids.leaves)) / len(pairs.targets)
         correction = -self.log_q * shares.clamp(min=1e-12).log()
 
-        def batch_of(rows: Tensor) -> list[tuple[float, Batch]]:
-            parts = [prefixes.batch(part) for part in prefixes.histories.by_length(rows)]
-            distinct, own = leaf_of_item[torch.cat([targets for _, _, targets in parts])].unique(
-                return_inverse=True
-            )
+        def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
+            """The whole step at once, for its targets are each other's negatives."""
+            parts = [pairs.batch(part) for part in pairs.histories.by_length(rows)]
+            own_leaf = leaf_of_item[torch.cat([targets for _, _, targets in parts])]
+            distinct, own = own_leaf.unique(return_inverse=True)
             offsets = correction[distinct][None]
             if self.mask_hits:
                 before = np.cumsum([0] + [len(items) for items, _, _ in parts])
                 row = torch.cat([at[0] + int(b) for (_, at, _), b in zip(parts, before, strict=False)])
                 offsets = offsets + other_targets(row, own, len(rows), len(distinct))
             histories = [(self._codes[items], at) for items, at, _ in parts]
-            return [(1.0, (histories, self._leaves[distinct], own, offsets))]
+            yield len(own), (histories, self._leaves[distinct], own, offsets)
 
         with seeded(seed):
             self.build(self.facts())
-            run_training(
-                self.model,
-                batch_of,
-                len(prefixes),
-                self.training,
-                validate=lambda: self.validation_ndcg(valid),
-                seed=seed,
-                on_step=on_step,
-                checkpoint=checkpoint,
+            self.run_training(
+                train, valid, batches_of, len(pairs), seed=seed, on_step=on_step, checkpoint=checkpoint
             )
         return self
 
-    @torch.no_grad()
-    def prepare(self) -> None:
-        """Index the leaves' vectors."""
-        self._search = build_index(self.model.items(self._leaves), self.index)
+    def vectors(self) -> Tensor:
+        """Those of the distinct IDs."""
+        return self.model.items(self._leaves)
 
-    @torch.no_grad()
-    def candidates(self, queries: Examples, width: int) -> Ranking:
-        """Search over the distinct IDs; items that share one stand together."""
-        history = Histories.of(queries.history.last(self.max_history), self._codes.device)
-        vectors = torch.empty(len(queries), self.width, device=self._codes.device)
-        for rows in history.by_length(torch.arange(len(queries))):
-            read = self.model.queries(self._codes[history.padded(rows)])
-            vectors[rows] = read[torch.arange(len(rows)), history.lengths[rows]]
-        found, scores = self._search(vectors, min(width, len(self.ids.leaves)))
-        return Ranking(*self.ids.expand(found, scores / self.temperature, width))
+    def read(self, items: Tensor) -> Tensor:
+        """What the query tower makes of the items' codes."""
+        return self.model.queries(self._codes[items])
+
+    def found(self, rows: Ints, products: Floats, width: int) -> Ranking:
+        """Items that share an ID stand together; scores are logits."""
+        return Ranking(*self.ids.expand(rows, products / self.temperature, width))
 
     def build(self, facts: Mapping[str, Any]) -> None:
         """The towers with fresh weights, and the catalogue on their device."""

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from recsys.evaluation.metrics import per_query_scores
 from recsys.examples import Examples, Floats, Ints, Ranking
-from recsys.retrievers.composite import Composite
+from recsys.retrievers.base import Retriever, evenly_spaced, is_seen
+from recsys.retrievers.order import best_columns
 from semantic_ids.ids import SemanticIds
 from semantic_ids.tokenizer import OnStep
 
-_STEP = 0.05
+_STEP, _QUERIES = 0.05, 5000
 
 
-class Fused(Composite):
+class Fused(Retriever):
     """Mixes members' probabilities over the same catalogue (Jelinek & Mercer's linear interpolation).
 
-    Each member gives its best ``depth`` items. Their scores become probabilities among these: by
+    Each member names its best items. Their scores become probabilities among its best ``depth``: by
     softmax where scores are logits, else by dividing by their sum; an item that a member does not
-    name has probability 0 with it. The weights are those of the best validation NDCG@10. Set
+    name has probability 0 with it. The weights are those of the best NDCG@10 on up to 5,000 evenly
+    spaced validation queries. Equal scores stand in the order in which members name them. Set
     ``members`` before :meth:`fit`; they are not fitted again.
 
     Args:
@@ -32,13 +35,15 @@ class Fused(Composite):
             benchmark sets it as it evaluates.
 
     Attributes:
+        members: fitted retrievers over one catalogue; saved with this one.
         weights: one a member, adding up to 1.
     """
 
     scores_are_logits = False
+    members: list[Retriever]
     weights: list[float]
 
-    def __init__(self, *, depth: int = 200, exclude_seen: bool = False) -> None:
+    def __init__(self, *, depth: int = 100, exclude_seen: bool = False) -> None:
         if depth < 1:
             raise ValueError(f"depth must be at least 1, not {depth}")
         self.depth, self.exclude_seen = depth, exclude_seen
@@ -60,7 +65,7 @@ class Fused(Composite):
         their proportions, in steps of .05, until no such change helps.
 
         Raises:
-            ValueError: there are no members, or they are of another catalogue.
+            ValueError: there are no members, or they are of another catalogue; or nothing to choose by.
         """
         if not getattr(self, "members", None):
             raise ValueError("nothing to fuse: set members to a list of fitted retrievers before fit()")
@@ -70,19 +75,30 @@ class Fused(Composite):
                     f"a member ranks {member.ids.num_items} items, but the catalogue has {ids.num_items}"
                 )
         self.ids = ids
-        rankings = [member.rank(valid, self.depth, exclude_seen=self.exclude_seen) for member in self.members]
-        choice = _Choice(self._probabilities(rankings), valid)
+        some = evenly_spaced(valid, _QUERIES)
+        self.prepare()
+        items, shares = self._shares(some, self.depth)
+        if self.exclude_seen:
+            items[is_seen(items, some)] = -1
+
+        def ndcg(weights: npt.NDArray[np.float64]) -> float:
+            ranked = np.full((len(some), 10), -1)
+            best, _ = _mixed(items, shares, weights.tolist(), 10)
+            ranked[:, : best.shape[1]] = best
+            ranking = Ranking(ranked, np.zeros(ranked.shape, dtype=np.float32))
+            return float(per_query_scores(ranking, some, [10])["ndcg_at_10"].mean())
+
         weights = np.full(len(self.members), 1 / len(self.members))
-        best, before, step = choice.ndcg(weights), -1.0, 0
+        best, before, turn = ndcg(weights), -1.0, 0
         while best > before:
-            before, step = best, step + 1
+            before, turn = best, turn + 1
             for number in range(len(weights)):
                 for tried in _changes(weights, number):
-                    value = choice.ndcg(tried)
+                    value = ndcg(tried)
                     if value > best:
                         best, weights = value, tried
             if on_step:
-                on_step(step, {"valid": best})
+                on_step(turn, {"valid": best})
         self.weights = weights.tolist()
         return self
 
@@ -93,67 +109,83 @@ class Fused(Composite):
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """The likeliest of what the members name; scores are probabilities."""
-        depth = min(max(self.depth, width), self.ids.num_items)
-        items, shares = self._probabilities([m.candidates(queries, depth) for m in self.members])
-        scores = np.tensordot(np.array(self.weights), shares, 1)
-        scores[items < 0] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
-        found = np.take_along_axis(scores, order, axis=1).astype(np.float32)
-        return Ranking(np.take_along_axis(items, order, axis=1), found)
+        items, shares = self._shares(queries, width)
+        return Ranking(*_mixed(items, shares, self.weights, width))
 
     def figures(self, queries: Examples) -> dict[str, float | str]:
-        """The weights, and what the members tell."""
-        told: dict[str, float | str] = {}
-        for member in self.members:
-            told |= member.figures(queries)
-        return {**told, "weights": ", ".join(f"{weight:.2f}" for weight in self.weights)}
+        """The weights, in the members' order."""
+        return {"weights": ", ".join(f"{weight:.2f}" for weight in self.weights)}
 
-    def _probabilities(self, rankings: Sequence[Ranking]) -> tuple[Ints, Floats]:
+    def _shares(self, queries: Examples, width: int) -> tuple[Ints, Floats]:
         """All that members name, and what each holds of it.
 
         Returns:
-            Item rows ``(Q, U)``, each at most once, -1 for none; and probabilities ``(members, Q, U)``.
+            Item rows ``(Q, U)``, each at most once, -1 for none, those that members name first on the
+            left; and probabilities ``(members, Q, U)``.
         """
+        asked = min(max(self.depth, width), self.ids.num_items)
+        rankings = [member.candidates(queries, asked) for member in self.members]
         named = np.concatenate([ranking.items for ranking in rankings], axis=1)
-        order = np.argsort(named, axis=1, kind="stable")
-        sorted_ = np.take_along_axis(named, order, axis=1)
-        is_new = np.ones_like(sorted_, dtype=bool)
-        is_new[:, 1:] = sorted_[:, 1:] != sorted_[:, :-1]
-        place = np.empty_like(named)
-        np.put_along_axis(place, order, is_new.cumsum(axis=1) - 1, axis=1)
+        ranks = np.concatenate([np.arange(ranking.items.shape[1]) for ranking in rankings])
+        named = named[:, np.argsort(ranks, kind="stable")]  # first the best of each member, then the second
+        place = _first_places(named)
         items = np.full((len(named), int(place.max(initial=-1)) + 1), -1)
         np.put_along_axis(items, place, named, axis=1)
         shares = np.zeros((len(rankings), *items.shape), dtype=np.float32)
-        stops = np.cumsum([ranking.items.shape[1] for ranking in rankings])
-        for share, member, ranking, stop in zip(shares, self.members, rankings, stops, strict=True):
-            own = place[:, stop - ranking.items.shape[1] : stop]
-            np.put_along_axis(share, own, _normalised(ranking, member.scores_are_logits), axis=1)
+        members = np.repeat(np.arange(len(rankings)), [ranking.items.shape[1] for ranking in rankings])
+        members = members[np.argsort(ranks, kind="stable")]
+        for number, (member, ranking) in enumerate(zip(self.members, rankings, strict=True)):
+            own = _probabilities(ranking, self.depth, are_logits=member.scores_are_logits)
+            np.put_along_axis(shares[number], place[:, members == number], own, axis=1)
         return items, shares
 
+    def facts(self) -> dict[str, Any]:
+        """Those of its own, and all that its members are made of."""
+        own = {name: value for name, value in super().facts().items() if name != "members"}
+        return {**own, "members": [member.about() for member in self.members]}
 
-class _Choice:
-    """NDCG@10 of the mixture on queries with their targets, for any weights.
+    def state(self) -> dict[str, Tensor]:
+        """The catalogue's codes and the members' tensors."""
+        of_members = {
+            f"members.{number}.{name}": value
+            for number, member in enumerate(self.members)
+            for name, value in member.state().items()
+        }
+        return {**super().state(), **of_members}
 
-    Args:
-        named: items and probabilities, as :meth:`Fused._probabilities` gives them.
-        queries: whose they are.
-    """
+    def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` and :meth:`facts` gave."""
+        own = {name: value for name, value in state.items() if not name.startswith("members.")}
+        super().restore(own, {name: value for name, value in facts.items() if name != "members"})
+        self.members = []
+        for number, about in enumerate(facts["members"]):
+            prefix = f"members.{number}."
+            of_member = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            self.members.append(Retriever.rebuilt(about, of_member, f"member {number}"))
 
-    def __init__(self, named: tuple[Ints, Floats], queries: Examples) -> None:
-        self.items, self.shares = named
-        self.queries = queries
 
-    def ndcg(self, weights: npt.NDArray[np.float64]) -> float:
-        """The mean over queries."""
-        scores = np.tensordot(weights.astype(np.float32), self.shares, 1)
-        scores[self.items < 0] = -np.inf
-        width = min(10, scores.shape[1])
-        best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), 1, kind="stable"), 1)
-        ranked = np.full((len(scores), 10), -1)
-        ranked[:, :width] = np.take_along_axis(self.items, best, axis=1)
-        ranking = Ranking(ranked, np.zeros(ranked.shape, dtype=np.float32))
-        return float(per_query_scores(ranking, self.queries, [10])["ndcg_at_10"].mean())
+def _mixed(items: Ints, shares: Floats, weights: Sequence[float], width: int) -> tuple[Ints, Floats]:
+    """The likeliest items by a mixture, and their probabilities, ``(Q, at most width)`` each."""
+    scores = np.tensordot(np.array(weights, dtype=np.float32), shares, 1)
+    best = best_columns(np.where(items < 0, np.float32(-1), scores), min(width, items.shape[1]))
+    ranked, scores = np.take_along_axis(items, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    return ranked, np.where(ranked < 0, -np.inf, scores).astype(np.float32)
+
+
+def _first_places(named: Ints) -> Ints:
+    """Items ``(Q, N)`` → of each its place among the distinct ones of its row, by first appearance."""
+    order = np.argsort(named, axis=1, kind="stable")
+    sorted_ = np.take_along_axis(named, order, axis=1)
+    is_new = np.ones_like(sorted_, dtype=bool)
+    is_new[:, 1:] = sorted_[:, 1:] != sorted_[:, :-1]
+    # Where each item stands first; the sort is stable, so that is the first of its equals.
+    first = np.maximum.accumulate(np.where(is_new, np.arange(named.shape[1]), 0), axis=1)
+    first = np.take_along_axis(order, first, axis=1)
+    appears = np.zeros_like(named)
+    np.put_along_axis(appears, np.where(is_new, order, first), 1, axis=1)
+    place = np.empty_like(named)
+    np.put_along_axis(place, order, np.take_along_axis(appears.cumsum(axis=1) - 1, first, axis=1), axis=1)
+    return place
 
 
 def _changes(weights: npt.NDArray[np.float64], member: int) -> Iterator[npt.NDArray[np.float64]]:
@@ -168,12 +200,12 @@ def _changes(weights: npt.NDArray[np.float64], member: int) -> Iterator[npt.NDAr
             yield changed
 
 
-def _normalised(ranking: Ranking, are_logits: bool) -> Floats:
-    """Scores ``(Q, K)`` → probabilities; 0 where there is no item, or no score above 0."""
+def _probabilities(ranking: Ranking, depth: int, *, are_logits: bool) -> Floats:
+    """Scores ``(Q, K)`` → probabilities among the first ``depth``; 0 where there is no item."""
     scores = ranking.scores.astype(np.float64)
     if are_logits:
         highest = scores.max(axis=1, keepdims=True, initial=-np.inf)
         scores = np.exp(scores - np.where(np.isfinite(highest), highest, 0.0))
     scores = np.where(ranking.items < 0, 0.0, scores)
-    total = scores.sum(axis=1, keepdims=True)
+    total = scores[:, :depth].sum(axis=1, keepdims=True)
     return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0).astype(np.float32)

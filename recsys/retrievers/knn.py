@@ -13,8 +13,9 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from recsys.examples import Examples, Floats, Ints, Ragged, Ranking
+from recsys.examples import Examples, Floats, Ragged, Ranking
 from recsys.retrievers.base import Retriever
+from recsys.retrievers.order import best_columns
 from semantic_ids.ids import SemanticIds
 from semantic_ids.tokenizer import OnStep
 
@@ -101,7 +102,7 @@ class NearestItems(Retriever):
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
             of_all = self._scores(queries.history.select(block), vectors)
-            items[block] = _best(of_all, places, items.shape[1])
+            items[block] = best_columns(of_all, items.shape[1], places)
             scores[block] = np.take_along_axis(of_all, items[block], axis=1)
         return Ranking(items, scores)
 
@@ -186,17 +187,3 @@ def _words(texts: Sequence[str]) -> sp.csr_array:
     if not any(re.search(r"\w\w", text) for text in known):
         raise ValueError("there are no words of two letters or more in any of the texts to compare items by")
     return sp.csr_array(TfidfVectorizer(sublinear_tf=True).fit_transform(known))
-
-
-def _best(scores: Floats, places: Ints, width: int) -> Ints:
-    """The ``width`` best columns of each row, ``(Q, width)``; equals in a fixed order.
-
-    Args:
-        scores: ``(Q, N)`` float32, at least 0.
-        places: ``(N,)``, the order of columns whose score is 0; the others go by their number.
-    """
-    count = scores.shape[1]
-    # The bits of floats that are not negative, read as an integer, are in the order of the floats.
-    keys = scores.view(np.int32).astype(np.int64) * count
-    keys -= np.where(scores > 0, np.arange(count), places)
-    return torch.from_numpy(keys).topk(width, dim=1).indices.numpy()

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.causal import CausalTransformer
-from recsys.examples import Examples, Ranking
-from recsys.histories import Histories, Prefixes
-from recsys.retrievers.base import Retriever
-from recsys.search import IndexName, build_index
+from recsys.causal import CausalTransformer, check_heads
+from recsys.examples import Examples, Floats, Ints, Ranking
+from recsys.histories import CausalPairs
+from recsys.retrievers.trained import VectorRetriever
+from recsys.search import IndexName, check_index
 from recsys.training import Batch, Training
-from recsys.training import train as run_training
 from semantic_ids.ids import SemanticIds
 from semantic_ids.randomness import default_device, seeded
 from semantic_ids.tokenizer import OnStep
@@ -58,7 +56,7 @@ class ItemTransformer(nn.Module):
         return F.cross_entropy(self.queries(items)[at[0], at[1]] @ self.embed.weight.T, targets)
 
 
-class SasRec(Retriever):
+class SasRec(VectorRetriever):
     """Self-attentive sequential recommendation (Kang & McAuley 2018).
 
     Trained by cross-entropy over the whole catalogue at every place of a history, in place of one
@@ -86,8 +84,8 @@ class SasRec(Retriever):
         index: IndexName = "Flat",
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
-        if width % heads:
-            raise ValueError(f"the width must be a multiple of the heads: {width} is none of {heads}")
+        check_heads(width, heads)
+        check_index(index)
         self.width, self.layers, self.heads = width, layers, heads
         self.feed_forward, self.dropout, self.max_history = feed_forward, dropout, max_history
         self.index = index
@@ -109,41 +107,31 @@ class SasRec(Retriever):
         Only the number of items is read from ``ids``.
         """
         self.ids = ids
-        prefixes = Prefixes.of(train, self.max_history, default_device())
+        pairs = CausalPairs.of(train, self.max_history, default_device())
 
-        def batches_of(rows: Tensor) -> list[tuple[float, Batch]]:
-            batches = [prefixes.batch(part) for part in prefixes.histories.by_length(rows)]
-            pairs = sum(len(targets) for _, _, targets in batches)
-            return [(len(batch[2]) / pairs, batch) for batch in batches]
+        def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
+            for part in pairs.histories.by_length(rows):
+                items, at, targets = pairs.batch(part)
+                yield len(targets), (items, at, targets)
 
         with seeded(seed):
             self.build(self.facts())
-            run_training(
-                self.model,
-                batches_of,
-                len(prefixes),
-                self.training,
-                validate=lambda: self.validation_ndcg(valid),
-                seed=seed,
-                on_step=on_step,
-                checkpoint=checkpoint,
+            self.run_training(
+                train, valid, batches_of, len(pairs), seed=seed, on_step=on_step, checkpoint=checkpoint
             )
         return self
 
-    def prepare(self) -> None:
-        """Index the items' embeddings."""
-        self._search = build_index(self.model.embed.weight.detach(), self.index)
+    def vectors(self) -> Tensor:
+        """The items' embeddings."""
+        return self.model.embed.weight
 
-    @torch.no_grad()
-    def candidates(self, queries: Examples, width: int) -> Ranking:
-        """Search among all items by inner product."""
-        device = self.model.embed.weight.device
-        history = Histories.of(queries.history.last(self.max_history), device)
-        vectors = torch.empty(len(queries), self.width, device=device)
-        for rows in history.by_length(torch.arange(len(queries))):
-            read = self.model.queries(history.padded(rows))
-            vectors[rows] = read[torch.arange(len(rows)), history.lengths[rows]]
-        return Ranking(*self._search(vectors, width))
+    def read(self, items: Tensor) -> Tensor:
+        """What the model makes of the items."""
+        return self.model.queries(items)
+
+    def found(self, rows: Ints, products: Floats, width: int) -> Ranking:
+        """Rows of embeddings are items."""
+        return Ranking(rows, products)
 
     def build(self, facts: Mapping[str, Any]) -> None:
         """The model with fresh weights."""

@@ -125,6 +125,53 @@ def test_a_ranking_names_every_item_that_a_member_does_once(rows: list[list[int]
         np.testing.assert_allclose(ranking.scores[query, : len(found)], totals[found], rtol=1e-5)
 
 
+def test_equals_stand_in_the_order_in_which_members_name_them() -> None:
+    members: list[Retriever] = [
+        Scripted().scoring([[1, 2, 2, 2, 1, 1]]),
+        Scripted().scoring([[1, 1, 1, 1, 1, 1]]),
+    ]
+
+    class Backwards(Scripted):
+        def candidates(self, queries: Examples, width: int) -> Ranking:
+            ranking = super().candidates(queries, self.table.shape[1])
+            return Ranking(ranking.items[:, ::-1][:, :width], ranking.scores[:, ::-1][:, :width])
+
+    members[1] = Backwards().scoring([[1, 1, 1, 1, 1, 1]])  # names 5 4 3 2 1 0, the other 1 2 3 0 4 5
+    mixed = Fused()
+    mixed.members, mixed.ids, mixed.weights = members, members[0].ids, [0.0, 1.0]
+    # Best of the first, best of the second, next of the first: 1 5 2 4 3 0; all are equally likely.
+    assert mixed.rank(ask([0]), 6).items.tolist() == [[1, 5, 2, 4, 3, 0]]
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_what_is_reported_of_validation_is_what_a_ranking_scores(exclude_seen: bool) -> None:
+    rng = np.random.default_rng(3)
+    tables = rng.random((2, 40, 40)) ** 4
+    tables[0, np.arange(40), np.arange(40)] = 30  # the first is sure of what was seen
+    members: list[Retriever] = [Scripted().scoring(tables[0].tolist()), Logits().scoring(tables[1].tolist())]
+    targets = [int(np.argsort(-(tables[0] + tables[1])[q])[1 + q % 3]) for q in range(40)]
+    queries, seen = ask(targets), []
+    mixed = Fused(depth=12, exclude_seen=exclude_seen)
+    mixed.members = members
+    mixed.fit(queries, queries, members[0].ids, on_step=lambda step, metrics: seen.append(metrics["valid"]))
+    ranking = mixed.rank(queries, 10, exclude_seen=exclude_seen)
+    score = per_query_scores(ranking, queries, [10])["ndcg_at_10"].mean()
+    assert score == pytest.approx(seen[-1], abs=1e-9)
+
+
+def test_a_longer_ranking_begins_like_a_short_one() -> None:
+    rng = np.random.default_rng(4)
+    members: list[Retriever] = [
+        Scripted().scoring(rng.random((5, 60)).tolist()),
+        Logits().scoring(rng.random((5, 60)).tolist()),
+    ]
+    mixed = Fused(depth=6)
+    mixed.members, mixed.ids, mixed.weights = members, members[0].ids, [0.5, 0.5]
+    queries = ask([0] * 5)
+    short = mixed.rank(queries, 3).scores
+    np.testing.assert_allclose(mixed.rank(queries, 6).scores[:, :3], short, rtol=1e-6)
+
+
 def test_members_are_saved_with_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     queries = ask(list(range(6)))
@@ -136,6 +183,13 @@ def test_members_are_saved_with_it(tmp_path: Path) -> None:
     assert isinstance(loaded, Fused)
     assert loaded.weights == outer.weights
     assert [type(member) for member in loaded.members] == [Fused, Scripted]
+    # A mixture's scores are probabilities, so inside another they count as they are.
+    inner_shares = inner.rank(queries, 4).scores
+    loaded.weights = [1.0, 0.0]
+    np.testing.assert_allclose(
+        loaded.rank(queries, 4).scores, inner_shares / inner_shares.sum(axis=1, keepdims=True), rtol=1e-5
+    )
+    loaded.weights = outer.weights
     before, after = outer.rank(queries, 4), loaded.rank(queries, 4)
     np.testing.assert_array_equal(before.items, after.items)
     np.testing.assert_array_equal(before.scores, after.scores)

@@ -1,5 +1,6 @@
 """What all retrievers share, popularity, and the dual encoder."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -10,11 +11,11 @@ import torch
 
 from recsys.evaluation.metrics import per_query_scores
 from recsys.examples import Examples, Ragged, Ranking
-from recsys.histories import Histories, Prefixes
+from recsys.histories import CausalPairs, Histories
 from recsys.retrievers.base import Retriever, drop_seen
 from recsys.retrievers.dual_encoder import DualEncoder, other_targets
 from recsys.retrievers.popularity import Popularity
-from recsys.retrievers.sasrec import SasRec
+from recsys.retrievers.sasrec import ItemTransformer, SasRec
 from recsys.splits import Sequences, Split, leave_one_out
 from semantic_ids.ids import SemanticIds
 
@@ -123,7 +124,7 @@ def test_histories_that_begin_together_are_one_group() -> None:
     history = Ragged(values, np.array([0, 0, 0, 1]), np.array([2, 1, 3, 4]))
     targets = Ragged.from_rows([[6], [5], [7], [0]])
     examples = Examples(np.array(["a", "a", "a", "b"]), history, targets, np.ones(4, dtype=np.float32))
-    prefixes = Prefixes.of(examples, 20, torch.device("cpu"))
+    prefixes = CausalPairs.of(examples, 20, torch.device("cpu"))
     assert len(prefixes) == 2
     items, at, asked = prefixes.batch(torch.tensor([0, 1]))
     assert items.tolist() == [[4, 5, 6], [5, 6, 7]]
@@ -300,3 +301,69 @@ def test_sasrec_reads_only_the_latest_items() -> None:
     answers = sasrec.rank(ask([[], [1, 2, 3, 4, 5], [3, 4, 5]]), ITEMS)
     np.testing.assert_array_equal(answers.items[1], answers.items[2])
     assert not np.array_equal(answers.items[0], answers.items[1])
+
+
+def test_sasrec_learns_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    split, seen = cyclic_split(users=40), []
+    budget = {"steps": 6, "batch_size": 20, "learning_rate": 0.01, "evaluate_every": 2, "warmup_steps": 1}
+    forward = ItemTransformer.forward
+
+    def cramped(self: ItemTransformer, items: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        if len(items) > 6:
+            raise torch.OutOfMemoryError("no room")
+        return forward(self, items, *rest)
+
+    for method in (forward, cramped):
+        monkeypatch.setattr(ItemTransformer, "forward", method)
+        losses: list[float] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            small_sasrec(dropout=0.0, training=budget).fit(
+                split.train,
+                split.valid,
+                dense(),
+                on_step=lambda step, m, losses=losses: losses.append(m["loss"]),
+            )
+        seen.append(losses)
+    assert seen[1] == pytest.approx(seen[0], rel=1e-4)
+
+
+def test_a_checkpoint_is_refused_by_a_fit_with_other_settings_ids_or_data(tmp_path: Path) -> None:
+    split, file = cyclic_split(users=40), tmp_path / "checkpoint"
+    budget = {"steps": 6, "batch_size": 20, "evaluate_every": 2}
+
+    class StopsError(Exception):
+        pass
+
+    def stop(step: int, metrics: Mapping[str, float]) -> None:
+        if step == 4:
+            raise StopsError
+
+    with pytest.raises(StopsError):
+        small(training=budget).fit(split.train, split.valid, two_levels(), on_step=stop, checkpoint=file)
+    other_ids = SemanticIds(two_levels().codes[::-1].copy(), (5, 5))
+    fewer = split.train.select(np.arange(len(split.train) - 1))
+    for changes, train, ids in (
+        ({"temperature": 0.5}, split.train, two_levels()),
+        ({"width": 16}, split.train, two_levels()),
+        ({}, split.train, other_ids),
+        ({}, fewer, two_levels()),
+    ):
+        with pytest.raises(ValueError, match="checkpoint of a training with other settings"):
+            small(training=budget, **changes).fit(train, split.valid, ids, checkpoint=file)
+    small(training=budget).fit(split.train, split.valid, two_levels(), checkpoint=file)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("index", ["IVF", "HNSW"])
+def test_a_small_catalogue_is_ranked_whole_by_any_index(index: str) -> None:
+    split = cyclic_split(users=40)
+    budget = {"steps": 5, "batch_size": 16, "evaluate_every": 5}
+    for make in (small, small_sasrec):
+        flat, other = (
+            make(training=budget, index=name).fit(split.train, split.valid, dense()).rank(split.test, 5)
+            for name in ("Flat", index)
+        )
+        np.testing.assert_array_equal(flat.items, other.items)
+        with pytest.raises(ValueError, match="an index is one of"):
+            make(index=index.lower())

@@ -192,9 +192,13 @@ def test_two_trainings_of_one_method_seldom_differ_over_seeds() -> None:
 
 
 def test_seeds_that_leave_nothing_to_chance() -> None:
-    assert seed_test([0.1], [0.2, 0.3]) is None
+    assert seed_test([0.1], [0.2]) is None
     assert seed_test([0.1, 0.1], [0.1, 0.1]) == 1
     assert seed_test([0.1, 0.1], [0.2, 0.2]) == 0
+    assert seed_test([0.1], [0.2, 0.2, 0.2]) == 0
+    rounded = (0.1 + 0.2) / 3  # .1, but for rounding
+    assert seed_test([0.1, 0.1], [rounded, 0.1]) == seed_test([rounded], [0.1, 0.1]) == 1
+    assert rounded != 0.1
 
 
 def test_seeds_of_which_one_side_is_constant() -> None:
@@ -203,6 +207,26 @@ def test_seeds_of_which_one_side_is_constant() -> None:
         warnings.simplefilter("error")
         found = seed_test([0.3, 0.3, 0.3], [0.31, 0.33, 0.35]), seed_test([0.31, 0.33, 0.35], [0.3, 0.3, 0.3])
     assert found == pytest.approx([stats.ttest_1samp([0.31, 0.33, 0.35], 0.3).pvalue] * 2)
+
+
+def test_seeds_are_compared_with_the_one_run_of_a_deterministic_method() -> None:
+    # Means .01, .03, .05 above it: mean .03, standard deviation .02, t = .03 / (.02 / sqrt(3)) = 2.598.
+    found = seed_test([0.3], [0.31, 0.33, 0.35]), seed_test([0.31, 0.33, 0.35], [0.3])
+    assert found == pytest.approx((0.1217, 0.1217), abs=1e-4)  # two-sided, with 2 degrees
+
+
+def test_a_lead_over_a_deterministic_floor_must_hold_over_seeds() -> None:
+    users = noisy(1)
+    runs = {
+        "floor": [scores_of(users)],
+        "lucky": [scores_of(users + shift + noisy(9) * 1e-3) for shift in (0.000, 0.001, 0.050)],
+        "steady": [scores_of(users + shift + noisy(9) * 1e-3) for shift in (0.050, 0.051, 0.052)],
+    }
+    lucky, steady = compare_all(runs, "ndcg_at_10", [("floor", "lucky"), ("floor", "steady")])
+    assert lucky.p_adjusted < 1e-6
+    assert lucky.p_seeds is not None
+    assert (lucky.verdict, lucky.reversed().verdict) == ("no evidence", "no evidence")
+    assert (steady.verdict, steady.reversed().verdict) == ("better", "worse")
 
 
 @pytest.mark.parametrize("n", [6, 60, 600])
@@ -233,11 +257,24 @@ def test_two_queries_are_enough_for_every_test() -> None:
 def test_flips_that_reach_what_is_seen_are_counted_and_the_data_too() -> None:
     differences = np.array([0.1, 0.2, 0.3])
     flipped = np.array([0.6, -0.6, 0.1 + 0.2 - 0.3, 0.2])
-    assert permutation_p(differences, flipped) == (1 + 2) / (1 + 4)
+    assert permutation_p(differences, flipped, 1e-12) == (1 + 2) / (1 + 4)
     # .3 + .2 + .1 falls short of .1 + .2 + .3 by a rounding error, and is a tie all the same.
     assert sum(differences) != 0.3 + 0.2 + 0.1
-    assert permutation_p(differences, np.array([0.3 + 0.2 + 0.1])) == 1
-    assert permutation_p(differences, np.zeros(99)) == 0.01
+    assert permutation_p(differences, np.array([0.3 + 0.2 + 0.1]), 1e-12) == 1
+    assert permutation_p(differences, np.array([0.3 + 0.2 + 0.1]), 0) == 0.5
+    assert permutation_p(differences, np.zeros(99), 1e-12) == 0.01
+
+
+def test_ties_are_counted_however_far_another_method_of_the_family_is() -> None:
+    # a and b differ on 7 queries, by the same: of the 2^7 choices of signs 2 reach what is seen.
+    rng = np.random.default_rng(2)
+    a, far = rng.random(5000), 1 + rng.random(5000)
+    b = a.copy()
+    b[rng.choice(len(b), 7, replace=False)] += 1e-3
+    runs = {name: [scores_of(values)] for name, values in (("far", far), ("a", a), ("b", b))}
+    _, test = compare_all(runs, "ndcg_at_10", [("far", "a"), ("a", "b")])  # Holm leaves the larger p alone
+    p = 2 / 2**7
+    assert test.p_permutation == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 10_000))
 
 
 def test_ranks_of_differences_by_hand() -> None:
@@ -257,6 +294,22 @@ def test_rounding_is_no_difference_and_breaks_no_tie() -> None:
     assert wilcoxon(clean + noise * np.arange(7)) == wilcoxon(clean)
     same = compare(np.full(9, 0.2), np.full(9, 0.2) + noise)
     assert (same.p_wilcoxon, same.p_permutation, same.boot_low, same.boot_high) == (1, 1, 0, 0)
+    assert (same.p_value, same.p_adjusted, same.difference, same.low, same.high) == (1, 1, 0, 0, 0)
+    assert (same.effect_size, same.verdict, same.dissent) == (0, "no evidence", [])
+    # A shift of every query by .1 is the same for all, though rounding makes it vary.
+    shifted = compare(noisy(1), noisy(1) + 0.1)
+    assert (shifted.p_value, shifted.effect_size) == (0, np.inf)
+
+
+def test_rounding_is_no_difference_beside_a_method_that_is_far() -> None:
+    runs = {
+        "far": [scores_of(noisy(2, 0.5))],
+        "a": [scores_of(noisy(1))],
+        "b": [scores_of(noisy(1) + 5.6e-17)],
+    }
+    assert (runs["a"][0].columns["ndcg_at_10"] != runs["b"][0].columns["ndcg_at_10"]).any()
+    _, same = compare_all(runs, "ndcg_at_10", [("far", "a"), ("a", "b")])
+    assert (same.p_adjusted, same.p_wilcoxon, same.p_permutation, same.verdict) == (1, 1, 1, "no evidence")
 
 
 def test_every_p_over_queries_is_adjusted_over_the_family() -> None:

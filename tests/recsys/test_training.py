@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from recsys.checkpoint import Checkpoint
 from recsys.training import SCHEDULES, Training, TrainingDivergedError, train
 
 X = torch.linspace(-1, 1, 64)
@@ -29,8 +32,8 @@ class Line(nn.Module):
         return (self.slope * (x + self.noise * torch.randn_like(x)) - 3 * x).square().mean()
 
 
-def whole(rows: Tensor) -> list[tuple[float, tuple[Tensor]]]:
-    return [(1.0, (X[rows],))]
+def whole(rows: Tensor) -> Iterator[tuple[int, tuple[Tensor]]]:
+    yield len(rows), (X[rows],)
 
 
 def fit(model: nn.Module, plan: Training, validate: Callable[[], float] = lambda: 0.0, **kwargs: Any) -> None:
@@ -104,8 +107,9 @@ def test_what_is_unknown_is_said_with_what_is_known() -> None:
 
 
 def test_batches_of_a_step_add_up_to_the_step() -> None:
-    def in_parts(rows: Tensor) -> list[tuple[float, tuple[Tensor]]]:
-        return [(len(part) / len(rows), (X[part],)) for part in rows.split(5)]
+    def in_parts(rows: Tensor) -> Iterator[tuple[int, tuple[Tensor]]]:
+        for part in rows.split(5):
+            yield len(part), (X[part],)
 
     plan = Training(steps=20, batch_size=16, learning_rate=0.1, evaluate_every=10)
     slopes, losses = [], []
@@ -147,6 +151,30 @@ def test_out_of_memory_goes_on_in_halves_with_the_same_numbers() -> None:
     assert crammed.sizes == [4] * 4 * 12  # once found, the size stays
 
 
+def uneven(rows: Tensor) -> Iterator[tuple[int, tuple[Tensor]]]:
+    """Row r stands for r % 5 + 1 examples, as a history does for its places."""
+    for part in rows.split(7):
+        yield int((part % 5 + 1).sum()), (X[part.repeat_interleave(part % 5 + 1)],)
+
+
+def test_examples_weigh_alike_whatever_the_pieces() -> None:
+    def at_once(rows: Tensor) -> Iterator[tuple[int, tuple[Tensor]]]:
+        yield int((rows % 5 + 1).sum()), (X[rows.repeat_interleave(rows % 5 + 1)],)
+
+    plan = Training(steps=20, batch_size=16, learning_rate=0.1, evaluate_every=10, clip_norm=0.1)
+    slopes, losses = [], []
+    for batches_of, model in ((at_once, Line()), (uneven, Line()), (uneven, Crammed(room=12))):
+        seen: list[float] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            fit(model, plan, batches_of=batches_of, on_step=lambda step, m, seen=seen: seen.append(m["loss"]))
+        slopes.append(model.slope.item())
+        losses.append(seen)
+    assert slopes[1:] == pytest.approx([slopes[0]] * 2, rel=1e-5)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_memory_for_not_even_one_example_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError), pytest.warns(RuntimeWarning):
         fit(Crammed(room=0), Training(steps=2, batch_size=16))
@@ -156,7 +184,9 @@ class StopsError(Exception):
     """What a crash is in these tests."""
 
 
-def curve(model: Line, plan: Training, checkpoint: Path | None, stop_at: int = 0) -> list[tuple[int, dict]]:
+def curve(
+    model: nn.Module, plan: Training, checkpoint: Path | None, stop_at: int = 0
+) -> list[tuple[int, dict]]:
     reports: list[tuple[int, dict]] = []
 
     def on_step(step: int, metrics: dict) -> None:
@@ -165,7 +195,10 @@ def curve(model: Line, plan: Training, checkpoint: Path | None, stop_at: int = 0
             raise StopsError
 
     torch.manual_seed(0)
-    fit(model, plan, lambda: -abs(model.slope.item() - 1), on_step=on_step, checkpoint=checkpoint)
+    kept = Checkpoint(checkpoint, {"plan": asdict(plan)}) if checkpoint else None
+    fit(
+        model, plan, lambda: -abs(next(model.parameters()).sum().item() - 1), on_step=on_step, checkpoint=kept
+    )
     return reports
 
 
@@ -243,7 +276,10 @@ def test_low_precision_reaches_the_products_and_leaves_the_weights() -> None:
 
     model = Product()
     forward = model.forward
-    fit(model, Training(steps=4, batch_size=16, precision="bfloat16"))
+    with pytest.raises(StopsError):
+        curve(
+            model, Training(steps=4, batch_size=16, precision="bfloat16", evaluate_every=2), None, stop_at=4
+        )
     assert model.dtypes == {torch.bfloat16}
     assert model.layer.weight.dtype == torch.float32
     assert model.forward == forward  # what comes after training is float32 again
@@ -261,17 +297,17 @@ def test_a_compiled_model_learns_the_same() -> None:
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, {folder!r})
-from test_training import Line, X, whole
+from test_training import Line, X, uneven
 from recsys.training import Training, train
 model = Line()
-train(model, whole, len(X), Training(steps=30, batch_size=16, learning_rate=0.1, evaluate_every=10),
+train(model, uneven, len(X), Training(steps=30, batch_size=15, learning_rate=0.1, evaluate_every=10),
       validate=lambda: model.slope.item(), seed=0)
 print('slope', torch.distributed.get_world_size(), model.slope.item().hex())
 torch.distributed.destroy_process_group()
 """
 
 
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+def test_two_processes_with_uneven_shares_learn_what_one_does(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(SCRIPT.format(folder=str(Path(__file__).parent)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -281,8 +317,8 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     )
     assert out.returncode == 0, out.stderr
     alone = Line()
-    plan = Training(steps=30, batch_size=16, learning_rate=0.1, evaluate_every=10)
-    fit(alone, plan, alone.slope.item)
+    plan = Training(steps=30, batch_size=15, learning_rate=0.1, evaluate_every=10)
+    fit(alone, plan, alone.slope.item, batches_of=uneven)
     told = [line.split()[1:] for line in out.stdout.splitlines() if line.startswith("slope")]
     assert [world for world, _ in told] == ["2", "2"]
     for _, slope in told:
