@@ -250,14 +250,15 @@ does.</p>
 {_COLLISIONS_NOTE}{_FIGURES_NOTE if results.figure_names() else ""}</p>
 <h2>Difference to {reference} in {label}</h2>
 {_html_table(differences)}
-<p class="note">Each tokenizer is compared with {reference} under the same retriever: <em>p (users)</em> is
-that of a paired two-sided t-test over users, on scores averaged over seeds, <em>p (Holm)</em> the same
-adjusted over all pairs of tokenizers, <em>p (seeds)</em> that of a t-test over the means of seeds (Welch's; one-sample against what has no seeds).
-<em>Better</em> or <em>worse</em> needs the last two below .05; a verdict with * holds for one table
-of codes only. Intervals are over users, of each comparison alone. Beside these stand tests that assume less,
-all over users: <em>p (Wilcoxon)</em> of the signed-rank test, to which a difference counts by its rank only,
-and <em>p (permutation)</em> of random flips of the differences' signs, both adjusted likewise; and the 95 %
-percentile interval of the bootstrap.</p>"""
+<p class="note">Each tokenizer is compared with {reference} under the same retriever: <em>p (users)</em>
+is that of a paired two-sided t-test over users, on scores averaged over seeds, <em>p (Holm)</em> the same
+adjusted over all pairs of tokenizers, <em>p (seeds)</em> that of a t-test over the means of seeds
+(Welch's; one-sample against what has no seeds). <em>Better</em> or <em>worse</em> needs the last two
+below .05; a verdict with * holds for one table of codes only. Intervals are over users, of each
+comparison alone. Beside these stand tests that assume less, all over users: <em>p (Wilcoxon)</em> of the
+signed-rank test, to which a difference counts by its rank only, and <em>p (permutation)</em> of random
+flips of the differences' signs, both adjusted likewise; and the 95 % percentile interval of the
+bootstrap.</p>"""
 
 
 def _tokenizers_section(tokenizers: Sequence[TokenizerRow]) -> str:
