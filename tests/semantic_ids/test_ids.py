@@ -38,6 +38,15 @@ def test_leaves_are_distinct_codes_in_order() -> None:
     assert SHOP.leaf_sizes.tolist() == [1, 1, 3]
 
 
+def test_leaves_do_not_depend_on_the_size_of_codebooks() -> None:
+    codes = np.random.default_rng(0).integers(0, 3, (50, 3))
+    small, huge = SemanticIds(codes, (3, 3, 3)), SemanticIds(codes, (2**30, 2**30, 2**30))
+    expected = sorted(set(map(tuple, codes.tolist())))
+    assert [*map(tuple, small.leaves.tolist())] == [*map(tuple, huge.leaves.tolist())] == expected
+    np.testing.assert_array_equal(small.leaf_of_item, huge.leaf_of_item)
+    np.testing.assert_array_equal(small.leaves[small.leaf_of_item], codes)
+
+
 def test_digits_count_from_zero_within_a_leaf() -> None:
     assert SHOP.collision_digits[[1, 3]].tolist() == [0, 0]
     assert sorted(SHOP.collision_digits[[0, 2, 4]].tolist()) == [0, 1, 2]

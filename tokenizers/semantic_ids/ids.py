@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,7 +88,12 @@ class SemanticIds:
 
     @cached_property
     def _grouping(self) -> tuple[Ints, Ints]:
-        leaves, leaf_of_item = np.unique(self.codes, axis=0, return_inverse=True)
+        if math.prod(self.codebook_sizes) < 2**63:  # numbers sort many times faster than rows
+            paths = np.ravel_multi_index(tuple(self.codes.T), self.codebook_sizes)
+            distinct, leaf_of_item = np.unique(paths, return_inverse=True)
+            leaves = np.stack(np.unravel_index(distinct, self.codebook_sizes), axis=1).astype(np.int64)
+        else:
+            leaves, leaf_of_item = np.unique(self.codes, axis=0, return_inverse=True)
         return leaves, leaf_of_item.reshape(-1).astype(np.int64)
 
     @property
