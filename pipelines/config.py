@@ -197,6 +197,8 @@ class RetrieverConfig(Section):
         is_fused = issubclass(RETRIEVERS[self.kind], Fused)
         if is_fused and not self.members:
             raise ValueError("fused needs members: names of retrievers above it, as [tiger, knn-sum]")
+        if is_fused and "exclude_seen" in self.params:
+            raise ValueError("fused takes exclude_seen from the evaluation; leave it out of its params")
         if self.members and not is_fused:
             raise ValueError(f"a retriever of kind {self.kind!r} has no members; fused has")
         return self if self.name else self.model_copy(update={"name": self.kind})

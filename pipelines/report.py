@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.pictures import COLOURS, category_maps, score_chart, usage_curves
-from pipelines.results import Results, Row, TokenizerRow
+from pipelines.results import Results, TokenizerRow
 from pipelines.verdicts import verdicts
 from pipelines.wording import (
     decimal,
@@ -27,6 +27,7 @@ from pipelines.wording import (
     p_value,
     percent,
 )
+from recsys.evaluation.significance import Comparison
 
 _NAMES = ("retriever", "tokenizer")
 _TESTS = (
@@ -63,6 +64,7 @@ _SHORT = {
     "perplexity": "perpl.",
     _POLICY: "by",
     "by chance": "by\nchance",
+    "search error of the beam, top 10": "search\nerror",
     "fit seconds": "fit\nsec.",
 }
 """Header → what stands for it on the console, where all are to fit 80 columns."""
@@ -73,6 +75,19 @@ and all figures are of the codes after that."""
 _FIGURES_NOTE = """ <em>Search error of the beam</em>: share of the exact top that the beam missed;
 <em>certified</em>: share of users for whom that exact top is proved to be it. Other columns are what
 retrievers tell of themselves."""
+
+
+_TESTS_NOTE = """<p class="note">Each tokenizer is compared with the reference under the same retriever, and
+with the best of the floors, as all retrievers that use no semantic IDs are called here.
+<em>P (users)</em> is that of a paired two-sided t-test over users, on scores averaged over
+seeds, <em>p (Holm)</em> the same adjusted over all comparisons of the table and those not
+shown, <em>p (seeds)</em> that of a t-test over the means of seeds (Welch's; one-sample
+against what has no seeds). <em>Better</em> or <em>worse</em> needs the last two below .05;
+a verdict with * holds for one table of codes only. Intervals are over users, of each
+comparison alone. Beside these stand tests that assume less, all over users: <em>p
+(Wilcoxon)</em> of the signed-rank test, to which a difference counts by its rank only, and
+<em>p (permutation)</em> of random flips of the differences' signs, both adjusted likewise;
+and the 95 % percentile interval of the bootstrap.</p>"""
 
 
 def table(results: Results) -> list[dict[str, str]]:
@@ -96,11 +111,25 @@ def table(results: Results) -> list[dict[str, str]]:
                 figure_label(name): figure_value(name, row.figures[name]) if name in row.figures else "–"
                 for name in figures
             },
-            **_significance_cells(row),
+            **_significance_cells(row.comparison),
             "verdict": row.verdict
             + ("*" if row.comparison and not single.isdisjoint((row.tokenizer, results.reference)) else ""),
         }
         for row in results.rows
+    ]
+
+
+def floor_table(results: Results) -> list[dict[str, str]]:
+    """Every row that uses semantic IDs against the best floor, formatted; empty where there is no floor."""
+    return [
+        {
+            "retriever": row.retriever,
+            "tokenizer": row.tokenizer,
+            **_significance_cells(row.to_floor),
+            "verdict": row.to_floor.verdict,
+        }
+        for row in results.rows
+        if row.to_floor
     ]
 
 
@@ -110,8 +139,7 @@ def _policies(tokenizers: Sequence[TokenizerRow]) -> dict[str, str]:
     return found if {*found.values()} - {"shared"} else {}
 
 
-def _significance_cells(row: Row) -> dict[str, str]:
-    test = row.comparison
+def _significance_cells(test: Comparison | None) -> dict[str, str]:
     if test is None:
         return dict.fromkeys(_TESTS, "–")
     found = (
@@ -163,13 +191,19 @@ def console_report(results: Results) -> Group:
         return Group(_console_table("Semantic IDs", headers, figures), Text(), *sentences)
     scores, compared = _scores_and_differences(results)
     cutoff = metric_label(results.metric).partition("@")[2]
-    left_out = {figure_label(name) for name in results.figure_names()}
+    left_out = {figure_label(name) for name in results.figure_names() if name != "search_error_at_10"}
     headers = [h for h in scores[0] if h.partition("@")[2] in ("", cutoff) and h not in left_out]
     differences = [*_NAMES, "difference", "95 % interval", "p (Holm)", "verdict"]
     parts: list[Table | Text] = [_console_table("Scores", headers, scores)]
     if compared:
         parts.append(_console_table(f"Difference to {results.reference}", differences, compared))
+    if against := floor_table(results):
+        parts.append(_console_table(f"Difference to the best floor, {_floor(results)}", differences, against))
     return Group(*parts, Text(), *sentences)
+
+
+def _floor(results: Results) -> str:
+    return results.floors()[0].retriever
 
 
 def _scores_and_differences(results: Results) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -239,6 +273,13 @@ def html_report(results: Results) -> str:
 def _scores_section(results: Results) -> str:
     scores, differences = _scores_and_differences(results)
     label, reference = metric_label(results.metric), escape(results.reference)
+    against = floor_table(results)
+    parts = [
+        f"<h2>Difference to {reference} in {label}</h2>\n{_html_table(differences)}" if differences else "",
+        f"<h2>Difference to the best floor, {escape(_floor(results))}</h2>\n{_html_table(against)}"
+        if against
+        else "",
+    ]
     return f"""<h2>{label}, and the difference to {reference}</h2>
 {_drawn(score_chart(results))}
 <p class="note">Left: the mean over users, whiskers its 95 % interval; overlapping whiskers say nothing
@@ -248,17 +289,8 @@ does.</p>
 {_html_table(scores)}
 <p class="note">Means over users and seeds; <em>seed SD</em> is the standard deviation of {label} over seeds.
 {_COLLISIONS_NOTE}{_FIGURES_NOTE if results.figure_names() else ""}</p>
-<h2>Difference to {reference} in {label}</h2>
-{_html_table(differences)}
-<p class="note">Each tokenizer is compared with {reference} under the same retriever: <em>p (users)</em>
-is that of a paired two-sided t-test over users, on scores averaged over seeds, <em>p (Holm)</em> the same
-adjusted over all pairs of tokenizers, <em>p (seeds)</em> that of a t-test over the means of seeds
-(Welch's; one-sample against what has no seeds). <em>Better</em> or <em>worse</em> needs the last two
-below .05; a verdict with * holds for one table of codes only. Intervals are over users, of each
-comparison alone. Beside these stand tests that assume less, all over users: <em>p (Wilcoxon)</em> of the
-signed-rank test, to which a difference counts by its rank only, and <em>p (permutation)</em> of random
-flips of the differences' signs, both adjusted likewise; and the 95 % percentile interval of the
-bootstrap.</p>"""
+{"".join(parts)}
+{_TESTS_NOTE if any(parts) else ""}"""
 
 
 def _tokenizers_section(tokenizers: Sequence[TokenizerRow]) -> str:

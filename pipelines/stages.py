@@ -154,7 +154,7 @@ def fit(config: Config, inputs: Inputs, out: Path) -> None:
         texts=texts,
         seed=config["seed"],
         on_step=Curves(out / "curves.jsonl", training.steps if training else None),
-        checkpoint=out.parent / f"{out.name.partition('.partial-')[0]}.checkpoint",
+        checkpoint=out.parent / f"{out.name.rpartition('.partial-')[0]}.checkpoint",
     )
     retriever.save(out / "retriever")
 
@@ -175,7 +175,9 @@ def score(config: Config, inputs: Inputs, out: Path) -> None:
         per_query_scores(ranking, test, config["cutoffs"]),
         evaluation_set_digest(test, corpus["item_ids_digest"], config["exclude_seen"]),
     ).write(out / "scores.parquet")
-    (out / "retriever.json").write_text(json.dumps(retriever.figures(test), indent=2) + "\n")
+    (out / "retriever.json").write_text(
+        json.dumps(retriever.figures(test, max(config["cutoffs"])), indent=2) + "\n"
+    )
 
 
 def report(config: Config, inputs: Inputs, out: Path) -> None:

@@ -20,7 +20,8 @@ def verdicts(results: Results) -> list[str]:
     if not results.rows:
         return ["Semantic IDs alone were compared, with no retriever: how well they recommend is not known."]
     groups = results.by_retriever()
-    sentences = [_verdict(results, retriever, rows) for retriever, rows in groups.items()]
+    several = {row.tokenizer for rows in groups.values() for row in rows}
+    sentences = [_verdict(results, retriever, rows) for retriever, rows in groups.items() if len(several) > 1]
     floors = results.floors()
     if not groups:
         label, score = metric_label(results.metric), decimal(floors[0].means[results.metric])

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,16 +22,21 @@ class Progress:
     Attributes:
         step: of the last look at the validation set; 0 before the first.
         best: the best value so far.
-        best_weights: those that had it; None before the first look.
+        best_weights: those that had it; before the first look those of the start.
         looks_since_best: looks that found no better one.
         reports: what was reported at each look, with its step.
     """
 
     step: int = 0
     best: float = -math.inf
-    best_weights: dict[str, Tensor] | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
     looks_since_best: int = 0
     reports: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, model: nn.Module) -> Self:
+        """Nothing done yet; the weights at hand are the best so far."""
+        return cls(best_weights=_copied(model))
 
     def look(self, step: int, value: float, report: dict[str, float], model: nn.Module) -> None:
         """Take note of a look at the validation set, and of the weights if they are the best."""
@@ -39,14 +44,13 @@ class Progress:
         self.reports.append((step, report))
         if value > self.best:
             self.best, self.looks_since_best = value, 0
-            self.best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            self.best_weights = _copied(model)
         else:
             self.looks_since_best += 1
 
     def restore_best(self, model: nn.Module) -> None:
         """Leave the model with its best weights, in eval mode."""
-        if self.best_weights is not None:
-            model.load_state_dict(self.best_weights)
+        model.load_state_dict(self.best_weights)
         model.eval()
 
 
@@ -73,7 +77,7 @@ class Checkpoint:
         for device in range(torch.cuda.device_count()):
             tensors[f"random.cuda.{device}"] = torch.cuda.get_rng_state(device)
         tensors |= {f"model.{name}": value for name, value in model.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in (progress.best_weights or {}).items()}
+        tensors |= {f"best.{name}": value for name, value in progress.best_weights.items()}
         for number, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
         about = {
@@ -110,7 +114,10 @@ class Checkpoint:
                 f"{self.path} is the checkpoint of a training with other settings; remove it, or "
                 "give this training another file"
             )
-        model.load_state_dict(_below("model.", tensors))
+        try:
+            model.load_state_dict(_below("model.", tensors))
+        except RuntimeError as error:
+            raise ValueError(f"{self.path} is the checkpoint of another model; remove it") from error
         states: dict[int, dict[str, Tensor]] = {}
         for name, value in _below("optimizer.", tensors).items():
             number, _, key = name.partition(".")
@@ -125,7 +132,7 @@ class Checkpoint:
         return Progress(
             step=about["step"],
             best=about["best"],
-            best_weights=_below("best.", tensors) or None,
+            best_weights=_below("best.", tensors),
             looks_since_best=about["looks_since_best"],
             reports=[(step, report) for step, report in about["reports"]],
         )
@@ -133,6 +140,10 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the file, if it is there."""
         self.path.unlink(missing_ok=True)
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

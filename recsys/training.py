@@ -134,7 +134,9 @@ def train(
         raise ValueError("there are no training examples; users need 4 interactions to give one")
     accelerator = _accelerator(plan, count)
     optimizer = _optimizer(model, plan)
-    progress = checkpoint.load(model, optimizer) if checkpoint and checkpoint.exists() else Progress()
+    progress = (
+        checkpoint.load(model, optimizer) if checkpoint and checkpoint.exists() else Progress.start(model)
+    )
     for step, report in progress.reports if on_step else ():
         on_step(step, report)  # type: ignore[misc]
     if accelerator.process_index:  # the first has the caller's own random state

@@ -52,7 +52,7 @@ class Retriever(Persistent, ABC):
         texts: Sequence[str] = (),
         seed: int = 0,
         on_step: OnStep | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: str | Path | None = None,
     ) -> Self:
         """Learn from ``train``; ``valid`` serves to choose, never to learn from. Returns self.
 
@@ -77,8 +77,8 @@ class Retriever(Persistent, ABC):
             ``(Q, width)``, or fewer columns where the catalogue has no more items.
         """
 
-    def figures(self, queries: Examples) -> dict[str, float | str]:
-        """What is to be told of it beside its scores on these queries; nothing by default."""
+    def figures(self, queries: Examples, width: int) -> dict[str, float | str]:
+        """What is to be told of it beside its scores on rankings of so many items; nothing by default."""
         return {}
 
     def rank(

@@ -30,7 +30,7 @@ class Fused(Retriever):
     ``members`` before :meth:`fit`; they are not fitted again.
 
     Args:
-        depth: how many items each member is asked for, and more where the ranking is longer.
+        depth: how many of each member's items count; longer rankings are filled up in members' order.
         exclude_seen: whether weights are chosen for rankings without items of a query's own history; a
             benchmark sets it as it evaluates.
 
@@ -57,7 +57,7 @@ class Fused(Retriever):
         texts: Sequence[str] = (),
         seed: int = 0,
         on_step: OnStep | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: str | Path | None = None,
     ) -> Self:
         """Choose the weights; nothing is random, and nothing is read from ``train``.
 
@@ -112,7 +112,7 @@ class Fused(Retriever):
         items, shares = self._shares(queries, width)
         return Ranking(*_mixed(items, shares, self.weights, width))
 
-    def figures(self, queries: Examples) -> dict[str, float | str]:
+    def figures(self, queries: Examples, width: int) -> dict[str, float | str]:
         """The weights, in the members' order."""
         return {"weights": ", ".join(f"{weight:.2f}" for weight in self.weights)}
 
@@ -201,11 +201,15 @@ def _changes(weights: npt.NDArray[np.float64], member: int) -> Iterator[npt.NDAr
 
 
 def _probabilities(ranking: Ranking, depth: int, *, are_logits: bool) -> Floats:
-    """Scores ``(Q, K)`` → probabilities among the first ``depth``; 0 where there is no item."""
+    """Scores ``(Q, K)`` → probabilities among the first ``depth``; 0 behind, and where there is no item.
+
+    What stands behind only fills up longer rankings: the mixture stays the one that was chosen.
+    """
     scores = ranking.scores.astype(np.float64)
     if are_logits:
         highest = scores.max(axis=1, keepdims=True, initial=-np.inf)
         scores = np.exp(scores - np.where(np.isfinite(highest), highest, 0.0))
     scores = np.where(ranking.items < 0, 0.0, scores)
-    total = scores[:, :depth].sum(axis=1, keepdims=True)
+    scores[:, depth:] = 0.0
+    total = scores.sum(axis=1, keepdims=True)
     return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0).astype(np.float32)

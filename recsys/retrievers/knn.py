@@ -68,7 +68,7 @@ class NearestItems(Retriever):
         texts: Sequence[str] = (),
         seed: int = 0,
         on_step: OnStep | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: str | Path | None = None,
     ) -> Self:
         """Look at the training sequences, and where they serve, the texts; ``valid`` is not read.
 

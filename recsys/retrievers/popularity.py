@@ -31,7 +31,7 @@ class Popularity(Retriever):
         texts: Sequence[str] = (),
         seed: int = 0,
         on_step: OnStep | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: str | Path | None = None,
     ) -> Self:
         """Count each user's whole training sequence once; only the number of items is read from ``ids``."""
         self.ids = ids

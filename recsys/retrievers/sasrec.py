@@ -100,7 +100,7 @@ class SasRec(VectorRetriever):
         texts: Sequence[str] = (),
         seed: int = 0,
         on_step: OnStep | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: str | Path | None = None,
     ) -> Self:
         """Train on every pair of history and target; the weights with the best validation NDCG@10 stay.
 

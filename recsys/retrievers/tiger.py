@@ -76,7 +76,7 @@ class Tiger(TrainedRetriever):
         texts: Sequence[str] = (),
         seed: int = 0,
         on_step: OnStep | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: str | Path | None = None,
     ) -> Self:
         """Train on every pair of history and target; the weights with the best validation NDCG@10 stay."""
         self.ids = ids
@@ -100,20 +100,20 @@ class Tiger(TrainedRetriever):
         leaves, scores, _ = self._leaves(queries, width, exact=self.exact)
         return Ranking(*self.ids.expand(leaves, scores, width))
 
-    def figures(self, queries: Examples) -> dict[str, float | str]:
+    def figures(self, queries: Examples, width: int) -> dict[str, float | str]:
         """What its search loses, on up to 1,000 evenly spaced queries.
 
         Returns:
             ``certified``, the share of queries whose 10 likeliest leaves are certain; and unless the search
-            is exact, ``search_error_at_10``, the share of these that is not among the first 10 of the beam,
-            over the queries where they are certain.
+            is exact, ``search_error_at_10``, the share of these that is not among the first 10 of the beam
+            that a ranking of ``width`` is made by, over the queries where they are certain.
         """
         some = evenly_spaced(queries, 1000)
         likeliest, _, certified = self._leaves(some, min(10, len(self.ids.leaves)), exact=True)
         told: dict[str, float | str] = {"certified": float(certified.mean())}
         if not self.exact and certified.any():
-            found, _, _ = self._leaves(some, likeliest.shape[1], exact=False)
-            missed = (likeliest[:, :, None] != found[:, None, :]).all(axis=2).mean(axis=1)
+            found, _, _ = self._leaves(some, max(width, 10), exact=False)
+            missed = (likeliest[:, :, None] != found[:, None, :10]).all(axis=2).mean(axis=1)
             told["search_error_at_10"] = float(missed[certified].mean())
         return told
 

@@ -38,7 +38,7 @@ class TrainedRetriever(Retriever):
         *,
         seed: int,
         on_step: OnStep | None,
-        checkpoint: Path | None,
+        checkpoint: str | Path | None,
     ) -> None:
         """Train the model; the weights with the best validation NDCG@10 stay.
 
@@ -49,7 +49,12 @@ class TrainedRetriever(Retriever):
             batches_of, count: see :func:`~recsys.training.train`.
             seed, on_step, checkpoint: see :meth:`Retriever.fit`.
         """
-        about = {"settings": self.params(), "data": _fingerprint(examples, self.ids.codes), "seed": seed}
+        about = {
+            "class": type(self).__qualname__,
+            "settings": self.params(),
+            "data": _fingerprint(examples, self.ids.codes),
+            "seed": seed,
+        }
         train(
             self.model,
             batches_of,
@@ -58,7 +63,7 @@ class TrainedRetriever(Retriever):
             validate=lambda: self.validation_ndcg(valid),
             seed=seed,
             on_step=on_step,
-            checkpoint=Checkpoint(checkpoint, about) if checkpoint else None,
+            checkpoint=Checkpoint(Path(checkpoint), about) if checkpoint else None,
         )
 
 

@@ -1,11 +1,11 @@
 """TIGER on prepared folders: how well, how fast, and how far from the limit of whatever device there is.
 
-    python -m tests.benchmarks.accelerator --out results [--steps 20000] [--peak-tflops 989] \
+    PYTHONPATH=tokenizers:. python -m tests.benchmarks.accelerator --out results [--peak-tflops 989] \
         --corpus workspace/stages/ingest/… --ids workspace/stages/tokenize/…
 
-Needs torch, transformers, accelerate, numpy, pyarrow and safetensors only, so that a bare machine with a
-GPU can run it on folders that ``gritrec run`` has made elsewhere. Writes ``scores.parquet``, one row a user,
-and ``results.json`` into the folder ``--out``.
+Needs torch, accelerate, numpy, pyarrow and safetensors only, so that a bare machine with a GPU can run it on
+folders that ``gritrec run`` has made elsewhere. Writes ``scores_with_seen.parquet`` and
+``scores_without_seen.parquet``, a row a user, and ``results.json`` into the folder ``--out``.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
         )
         scores.write(chosen.out / f"scores_{name}.parquet")
         found[name] = {**scores.mean(), "users_per_second": len(test) / (time.perf_counter() - started)}
-    found |= tiger.figures(test)
+    found |= tiger.figures(test, 10)
     (chosen.out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps({k: v for k, v in found.items() if k != "curve"}, indent=2))
 

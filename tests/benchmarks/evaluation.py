@@ -7,8 +7,6 @@ is compared pair by pair, so that a machine whose speed drifts does not decide.
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
 from itertools import combinations
 
 import faiss
@@ -23,30 +21,10 @@ from recsys.evaluation.scores import QueryScores
 from recsys.evaluation.significance import RESAMPLES, compare_all
 from recsys.examples import Examples, Ragged, Ranking
 from recsys.search import build_index
+from tests.benchmarks.timing import in_turn, ratio
 
 USERS, ITEMS, DIM, METHODS = 22_000, 18_000, 64, 8
-REPETITIONS = 5
 CUTOFFS = (5, 10, 50)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of one call."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def in_turn(*works: Callable[[], object], repetitions: int = REPETITIONS) -> list[list[float]]:
-    """Seconds of each, called in turn after a warm-up; the inner lists pair up."""
-    for work in works:
-        work()
-    rounds = [[seconds(work) for work in works] for _ in range(repetitions)]
-    return [list(times) for times in zip(*rounds, strict=True)]
-
-
-def ratio(slow: list[float], quick: list[float]) -> str:
-    """How many times as long the slow one takes: the median of the pairs."""
-    return f"{statistics.median(s / q for s, q in zip(slow, quick, strict=True)):.2f}"
 
 
 def median(times: list[float]) -> str:

@@ -202,7 +202,7 @@ def test_the_best_of_every_retriever_is_held_against_the_best_floor() -> None:
 
 def test_a_floor_beaten_by_too_few_seeds_is_beaten_by_these_models_only() -> None:
     one = replace(row("rq-vae", 0.03, floor=compared(0.03, 0.02, 1e-6)), seeds=1)
-    (_, sentence) = verdicts(results(one, row(NO_TOKENIZER, 0.02, retriever="item-knn")))
+    (sentence,) = verdicts(results(one, row(NO_TOKENIZER, 0.02, retriever="item-knn")))
     assert sentence.startswith("rq-vae with dual-encoder, as trained here, beats the best floor, item-knn")
 
 
@@ -254,7 +254,8 @@ def test_retrievers_figures_stand_in_the_page_where_there_are_any() -> None:
     assert page.rows[3][-3:] == ["–", "–", "50"]
     assert "share of the exact top that the beam missed" in page.text
     assert "the beam missed" not in Page(html_report(MIXED)).text
-    assert "search error" not in shown(told, 80)  # that is for the page
+    assert "search" in shown(told, 80)
+    assert "neighbours" not in shown(told, 80)  # that is for the page
 
 
 def test_figures_are_written_by_what_they_are() -> None:
