@@ -141,13 +141,13 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(
     command = [sys.executable, "-m", "pipelines.cli", "run", str(tiny), "--set", f"workspace={workspace}"]
     with subprocess.Popen(command, env=served, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
         deadline = time.monotonic() + 120
-        while not list(workspace.glob("stages/fit/*.partial-*")):
+        while not list(workspace.glob("stages/fit/dual-encoder*.partial-*")):
             assert first.poll() is None, "ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.001)
         first.kill()
-    assert list(workspace.glob("stages/fit/*.partial-*")), "was killed too late"
-    assert not list(workspace.glob("stages/fit/*/manifest.json"))
+    assert list(workspace.glob("stages/fit/dual-encoder*.partial-*")), "was killed too late"
+    assert not list(workspace.glob("stages/fit/dual-encoder*/manifest.json"))
     tokenized = list(workspace.glob("stages/tokenize/*/manifest.json"))
     written = [path.stat().st_mtime_ns for path in tokenized]
     assert tokenized
