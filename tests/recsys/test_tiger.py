@@ -164,7 +164,10 @@ def test_an_exact_search_finds_what_a_wide_beam_does() -> None:
         len(set(best) - set(some)) / 10 for best, some in zip(likeliest.tolist(), found.tolist(), strict=True)
     ]
     assert np.mean(missed) > 0  # of a model as good as untrained a beam of 10 loses something
-    assert narrow.figures(queries, 10) == {"certified": 1.0, "search_error_at_10": pytest.approx(np.mean(missed))}
+    assert narrow.figures(queries, 10) == {
+        "certified": 1.0,
+        "search_error_at_10": pytest.approx(np.mean(missed)),
+    }
     assert wide.figures(queries, 10) == {"certified": 1.0, "search_error_at_10": 0.0}
     assert exact.figures(queries, 10) == {"certified": 1.0}
 
