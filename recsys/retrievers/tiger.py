@@ -26,7 +26,7 @@ from semantic_ids.randomness import default_device, seeded
 from semantic_ids.tokenizer import OnStep
 
 # Of all queries: what caches hold on a CPU, what keeps a GPU busy and fits its memory.
-_BEAMS_AT_ONCE = {"cpu": 800}
+_BEAMS_AT_ONCE = {"cpu": 1600}
 
 
 class Tiger(TrainedRetriever):
