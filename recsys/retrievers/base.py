@@ -152,9 +152,8 @@ def evenly_spaced(queries: Examples, at_most: int) -> Examples:
 
 def _room_for_seen(queries: Examples) -> Ints:
     """``(Q,)``: for each query the number of distinct items in its history, up to a power of two."""
-    rows, items = queries.history.row_ids(), queries.history.flat()
-    size = int(items.max(initial=0)) + 1
-    distinct = np.bincount(np.unique(rows * size + items) // size, minlength=len(queries))
+    size = int(queries.history.flat().max(initial=0)) + 1
+    distinct = np.bincount(_seen(queries, size) // size, minlength=len(queries))
     return np.where(distinct > 0, 2 ** np.ceil(np.log2(np.maximum(distinct, 1))), 0).astype(np.int64)
 
 
@@ -170,5 +169,9 @@ def drop_seen(ranking: Ranking, queries: Examples) -> Ranking:
 def is_seen(items: Ints, queries: Examples) -> npt.NDArray[np.bool_]:
     """``(Q, K)``: which of the item rows ``(Q, K)`` stand in the history of their query."""
     size = max(int(items.max(initial=0)), int(queries.history.flat().max(initial=0))) + 1
-    seen = np.unique(queries.history.row_ids() * size + queries.history.flat())
-    return (items >= 0) & np.isin(np.arange(len(queries))[:, None] * size + items, seen)
+    return (items >= 0) & np.isin(np.arange(len(queries))[:, None] * size + items, _seen(queries, size))
+
+
+def _seen(queries: Examples, size: int) -> Ints:
+    """Each distinct item of each history once, as ``query * size + item``."""
+    return np.unique(queries.history.row_ids() * size + queries.history.flat())

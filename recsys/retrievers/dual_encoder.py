@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +15,8 @@ from recsys.examples import Examples, Floats, Ints, Ranking
 from recsys.histories import CausalPairs
 from recsys.retrievers.trained import VectorRetriever
 from recsys.search import IndexName, check_index
-from recsys.training import Batch, Training
-from semantic_ids.ids import SemanticIds
-from semantic_ids.randomness import default_device, seeded
-from semantic_ids.tokenizer import OnStep
+from recsys.training import Batch, BatchesOf, Training
+from semantic_ids.randomness import default_device
 
 
 class Towers(nn.Module):
@@ -116,23 +113,12 @@ class DualEncoder(VectorRetriever):
         self.temperature, self.log_q, self.mask_hits, self.index = temperature, log_q, mask_hits, index
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
-    def fit(
-        self,
-        train: Examples,
-        valid: Examples,
-        ids: SemanticIds,
-        *,
-        texts: Sequence[str] = (),
-        seed: int = 0,
-        on_step: OnStep | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Self:
-        """Train on every pair of history and target; the weights with the best validation NDCG@10 stay."""
-        self.ids = ids
-        device = default_device()
+    def batches(self, train: Examples) -> tuple[BatchesOf, int]:
+        """Histories with all their pairs; a step is one batch."""
+        device = self._codes.device
         pairs = CausalPairs.of(train, self.max_history, device)
-        leaf_of_item = torch.from_numpy(ids.leaf_of_item).to(device)
-        shares = leaf_of_item[pairs.targets].bincount(minlength=len(ids.leaves)) / len(pairs.targets)
+        leaf_of_item = torch.from_numpy(self.ids.leaf_of_item).to(device)
+        shares = leaf_of_item[pairs.targets].bincount(minlength=len(self._leaves)) / len(pairs.targets)
         correction = -self.log_q * shares.clamp(min=1e-12).log()
 
         def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
@@ -148,12 +134,7 @@ class DualEncoder(VectorRetriever):
             histories = [(self._codes[items], at) for items, at, _ in parts]
             yield len(own), (histories, self._leaves[distinct], own, offsets)
 
-        with seeded(seed):
-            self.build(self.facts())
-            self.run_training(
-                train, valid, batches_of, len(pairs), seed=seed, on_step=on_step, checkpoint=checkpoint
-            )
-        return self
+        return batches_of, len(pairs)
 
     def vectors(self) -> Tensor:
         """Those of the distinct IDs."""

@@ -125,15 +125,15 @@ class Fused(Retriever):
         """
         asked = min(max(self.depth, width), self.ids.num_items)
         rankings = [member.candidates(queries, asked) for member in self.members]
-        named = np.concatenate([ranking.items for ranking in rankings], axis=1)
-        ranks = np.concatenate([np.arange(ranking.items.shape[1]) for ranking in rankings])
-        named = named[:, np.argsort(ranks, kind="stable")]  # first the best of each member, then the second
+        widths = [ranking.items.shape[1] for ranking in rankings]
+        # First the best of each member, then the second of each, and so on.
+        in_turn = np.argsort(np.concatenate([np.arange(width) for width in widths]), kind="stable")
+        members = np.repeat(np.arange(len(rankings)), widths)[in_turn]
+        named = np.concatenate([ranking.items for ranking in rankings], axis=1)[:, in_turn]
         place = _first_places(named)
         items = np.full((len(named), int(place.max(initial=-1)) + 1), -1)
         np.put_along_axis(items, place, named, axis=1)
         shares = np.zeros((len(rankings), *items.shape), dtype=np.float32)
-        members = np.repeat(np.arange(len(rankings)), [ranking.items.shape[1] for ranking in rankings])
-        members = members[np.argsort(ranks, kind="stable")]
         for number, (member, ranking) in enumerate(zip(self.members, rankings, strict=True)):
             own = _probabilities(ranking, self.depth, are_logits=member.scores_are_logits)
             np.put_along_axis(shares[number], place[:, members == number], own, axis=1)
@@ -182,7 +182,7 @@ def _first_places(named: Ints) -> Ints:
     first = np.maximum.accumulate(np.where(is_new, np.arange(named.shape[1]), 0), axis=1)
     first = np.take_along_axis(order, first, axis=1)
     appears = np.zeros_like(named)
-    np.put_along_axis(appears, np.where(is_new, order, first), 1, axis=1)
+    np.put_along_axis(appears, first, 1, axis=1)
     place = np.empty_like(named)
     np.put_along_axis(place, order, np.take_along_axis(appears.cumsum(axis=1) - 1, first, axis=1), axis=1)
     return place

@@ -89,38 +89,42 @@ class NearestItems(Retriever):
         self.popular = torch.from_numpy(np.argsort(-counts, kind="stable"))
         return self
 
+    def prepare(self) -> None:
+        """Put together what all queries share."""
+        count = self.ids.num_items
+        parts = (self.values.numpy(), self.columns.numpy(), self.starts.numpy())
+        self._vectors = sp.csr_array(parts, shape=(count, self.width))
+        self._lengths_squared = self._vectors.power(2).sum(axis=1)
+        self._places = np.empty(count, dtype=np.int64)
+        self._places[self.popular.numpy()] = np.arange(count)
+
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """The ``width`` best items for each query; scores are at least 0."""
         count = self.ids.num_items
-        parts = (self.values.numpy(), self.columns.numpy(), self.starts.numpy())
-        vectors = sp.csr_array(parts, shape=(count, self.width))
-        places = np.empty(count, dtype=np.int64)
-        places[self.popular.numpy()] = np.arange(count)
         items = np.empty((len(queries), min(width, count)), dtype=np.int64)
         scores = np.empty(items.shape, dtype=np.float32)
         step = max(1, _SCORES_AT_ONCE // count)
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
-            of_all = self._scores(queries.history.select(block), vectors)
-            items[block] = best_columns(of_all, items.shape[1], places)
+            of_all = self._scores(queries.history.select(block))
+            items[block] = best_columns(of_all, items.shape[1], self._places)
             scores[block] = np.take_along_axis(of_all, items[block], axis=1)
         return Ranking(items, scores)
 
-    def _scores(self, history: Ragged, vectors: sp.csr_array) -> Floats:
+    def _scores(self, history: Ragged) -> Floats:
         """``(Q, N)`` float32, at least 0."""
         lengths = history.lengths
         steps_back = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
         weights = sp.csr_array(
-            (self.decay**steps_back, (history.row_ids(), history.flat())), (len(history), vectors.shape[0])
+            (self.decay**steps_back, (history.row_ids(), history.flat())), (len(history), self.ids.num_items)
         )
-        return self.likeness(weights, vectors).astype(np.float32)
+        return self.likeness(weights).astype(np.float32)
 
-    def likeness(self, weights: sp.csr_array, vectors: sp.csr_array) -> npt.NDArray[np.float64]:
+    def likeness(self, weights: sp.csr_array) -> npt.NDArray[np.float64]:
         """``(Q, N)`` scores, of the weights ``(Q, N)`` that items of the histories have."""
-        scores: npt.NDArray[np.float64] = ((weights @ vectors) @ vectors.T).toarray()
+        scores: npt.NDArray[np.float64] = ((weights @ self._vectors) @ self._vectors.T).toarray()
         row, item = weights.nonzero()
-        lengths_squared = vectors.power(2).sum(axis=1)
-        scores[row, item] -= weights[row, item] * lengths_squared[item]
+        scores[row, item] -= weights[row, item] * self._lengths_squared[item]
         scores[scores < _ROUNDING] = 0.0
         return scores
 

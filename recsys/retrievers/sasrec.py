@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,10 +13,8 @@ from recsys.examples import Examples, Floats, Ints, Ranking
 from recsys.histories import CausalPairs
 from recsys.retrievers.trained import VectorRetriever
 from recsys.search import IndexName, check_index
-from recsys.training import Batch, Training
-from semantic_ids.ids import SemanticIds
-from semantic_ids.randomness import default_device, seeded
-from semantic_ids.tokenizer import OnStep
+from recsys.training import Batch, BatchesOf, Training
+from semantic_ids.randomness import default_device
 
 
 class ItemTransformer(nn.Module):
@@ -61,7 +58,7 @@ class SasRec(VectorRetriever):
 
     Trained by cross-entropy over the whole catalogue at every place of a history, in place of one
     random negative: that is what lifts it to, and past, BERT4Rec (Klenitskiy & Vasilev, *Turning
-    Dross Into Gold Loss*, 2023). Scores are logits.
+    Dross Into Gold Loss*, 2023). Scores are logits. Only the number of items is read from the IDs.
 
     Args:
         width, layers, heads, feed_forward, dropout: see :class:`~recsys.causal.CausalTransformer`.
@@ -91,22 +88,8 @@ class SasRec(VectorRetriever):
         self.index = index
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
-    def fit(
-        self,
-        train: Examples,
-        valid: Examples,
-        ids: SemanticIds,
-        *,
-        texts: Sequence[str] = (),
-        seed: int = 0,
-        on_step: OnStep | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Self:
-        """Train on every pair of history and target; the weights with the best validation NDCG@10 stay.
-
-        Only the number of items is read from ``ids``.
-        """
-        self.ids = ids
+    def batches(self, train: Examples) -> tuple[BatchesOf, int]:
+        """Histories with all their pairs."""
         pairs = CausalPairs.of(train, self.max_history, default_device())
 
         def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
@@ -114,12 +97,7 @@ class SasRec(VectorRetriever):
                 items, at, targets = pairs.batch(part)
                 yield len(targets), (items, at, targets)
 
-        with seeded(seed):
-            self.build(self.facts())
-            self.run_training(
-                train, valid, batches_of, len(pairs), seed=seed, on_step=on_step, checkpoint=checkpoint
-            )
-        return self
+        return batches_of, len(pairs)
 
     def vectors(self) -> Tensor:
         """The items' embeddings."""

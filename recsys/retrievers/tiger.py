@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +18,9 @@ from recsys.histories import Histories
 from recsys.retrievers.base import evenly_spaced
 from recsys.retrievers.trained import TrainedRetriever
 from recsys.t5 import PAD, T5, T5Config
-from recsys.training import Batch, Training
+from recsys.training import Batch, BatchesOf, Training
 from recsys.trie import Trie
-from semantic_ids.ids import SemanticIds
-from semantic_ids.randomness import default_device, seeded
-from semantic_ids.tokenizer import OnStep
+from semantic_ids.randomness import default_device
 
 # Of all queries: what caches hold on a CPU, what keeps a GPU busy and fits its memory.
 _BEAMS_AT_ONCE = {"cpu": 1600}
@@ -67,33 +64,17 @@ class Tiger(TrainedRetriever):
         self.beam, self.exact = beam, exact
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
-    def fit(
-        self,
-        train: Examples,
-        valid: Examples,
-        ids: SemanticIds,
-        *,
-        texts: Sequence[str] = (),
-        seed: int = 0,
-        on_step: OnStep | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Self:
-        """Train on every pair of history and target; the weights with the best validation NDCG@10 stay."""
-        self.ids = ids
+    def batches(self, train: Examples) -> tuple[BatchesOf, int]:
+        """Pairs of history and target, in parts of like length."""
         pairs = train.pairs()
-        with seeded(seed):
-            self.build(self.facts())
-            histories, sources = self._sources(pairs)
-            targets = torch.from_numpy(pairs.targets.flat()).to(self._device)
+        histories, sources = self._sources(pairs)
+        targets = torch.from_numpy(pairs.targets.flat()).to(self._device)
 
-            def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
-                for part in histories.by_length(rows):
-                    yield len(part), (sources(part), self._tokens[targets[part]])
+        def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
+            for part in histories.by_length(rows):
+                yield len(part), (sources(part), self._tokens[targets[part]])
 
-            self.run_training(
-                train, valid, batches_of, len(pairs), seed=seed, on_step=on_step, checkpoint=checkpoint
-            )
-        return self
+        return batches_of, len(pairs)
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """Constrained search for leaves; scores are log-probabilities of leaves."""

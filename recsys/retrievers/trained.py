@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -14,57 +16,64 @@ from recsys.examples import Examples, Floats, Ints, Ranking
 from recsys.histories import Histories
 from recsys.retrievers.base import Retriever
 from recsys.search import IndexName, build_index
-from recsys.training import BatchesOf, Training, train
+from recsys.training import BatchesOf, Training
+from recsys.training import train as run_training
+from semantic_ids.ids import SemanticIds
+from semantic_ids.randomness import seeded
 from semantic_ids.tokenizer import OnStep
 
 
 class TrainedRetriever(Retriever):
     """Has a model that is trained by a budget.
 
+    A subclass writes :meth:`build <semantic_ids.persistence.Persistent.build>`, which makes the model, and
+    :meth:`batches`.
+
     Attributes:
-        model: made by :meth:`build <semantic_ids.persistence.Persistent.build>`.
+        model: what is trained.
         training: the budget.
     """
 
     model: nn.Module
     training: Training
 
-    def run_training(
-        self,
-        examples: Examples,
-        valid: Examples,
-        batches_of: BatchesOf,
-        count: int,
-        *,
-        seed: int,
-        on_step: OnStep | None,
-        checkpoint: str | Path | None,
-    ) -> None:
-        """Train the model; the weights with the best validation NDCG@10 stay.
+    @abstractmethod
+    def batches(self, train: Examples) -> tuple[BatchesOf, int]:
+        """What the model learns from, and the number of training rows: see :func:`~recsys.training.train`."""
 
-        Args:
-            examples: what batches are made of; with the settings and the catalogue they tell whether a
-                checkpoint is of this training.
-            valid: what chooses.
-            batches_of, count: see :func:`~recsys.training.train`.
-            seed, on_step, checkpoint: see :meth:`Retriever.fit`.
-        """
+    def fit(
+        self,
+        train: Examples,
+        valid: Examples,
+        ids: SemanticIds,
+        *,
+        texts: Sequence[str] = (),
+        seed: int = 0,
+        on_step: OnStep | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> Self:
+        """Train on every pair of history and target; the weights with the best validation NDCG@10 stay."""
+        self.ids = ids
         about = {
             "class": type(self).__qualname__,
             "settings": self.params(),
-            "data": _fingerprint(examples, self.ids.codes),
+            "data": _fingerprint(train, ids.codes),
             "seed": seed,
         }
-        train(
-            self.model,
-            batches_of,
-            count,
-            self.training,
-            validate=lambda: self.validation_ndcg(valid),
-            seed=seed,
-            on_step=on_step,
-            checkpoint=Checkpoint(Path(checkpoint), about) if checkpoint else None,
-        )
+        with seeded(seed):
+            self.build(self.facts())
+            batches_of, count = self.batches(train)
+            run_training(
+                self.model,
+                batches_of,
+                count,
+                self.training,
+                validate=lambda: self.validation_ndcg(valid),
+                seed=seed,
+                on_step=on_step,
+                checkpoint=Checkpoint(Path(checkpoint), about) if checkpoint else None,
+            )
+        return self
 
 
 class VectorRetriever(TrainedRetriever):

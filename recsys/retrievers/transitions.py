@@ -62,9 +62,9 @@ class TransitionKnn(NearestItems):
         )
         return sp.csr_array(scale @ both @ scale)
 
-    def likeness(self, weights: sp.csr_array, vectors: sp.csr_array) -> npt.NDArray[np.float64]:
+    def likeness(self, weights: sp.csr_array) -> npt.NDArray[np.float64]:
         """``(Q, N)`` scores, of the weights ``(Q, N)`` that items of the histories have."""
-        scores: npt.NDArray[np.float64] = (weights @ vectors).toarray()
+        scores: npt.NDArray[np.float64] = (weights @ self._vectors).toarray()
         return scores
 
 
