@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from semantic_ids.fitted import DenseIds, RandomHyperplanes, ResidualKMeans
+from semantic_ids.fitted import DenseIds, RandomHyperplanes, RandomIds, ResidualKMeans
 from semantic_ids.tokenizer import Tokenizer
 
 
@@ -181,3 +181,19 @@ class TestAll:
 def test_lsh_cannot_reconstruct() -> None:
     with pytest.raises(NotImplementedError, match="RandomHyperplanes cannot reconstruct"):
         RandomHyperplanes().decode(torch.zeros(1, 4, dtype=torch.int64))
+
+
+def test_random_ids_say_nothing_of_an_embedding_but_are_those_of_its_twin() -> None:
+    x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))
+    x[3999] = x[0]
+    codes = RandomIds(levels=2, codebook_size=16).fit(x, seed=1).encode(x)
+    assert torch.equal(codes[3999], codes[0])
+    assert torch.equal(RandomIds(levels=2, codebook_size=16).fit(x, seed=1).encode(x[5:9]), codes[5:9])
+    other = RandomIds(levels=2, codebook_size=16).fit(x, seed=2).encode(x)
+    assert (other == codes).all(dim=1).float().mean() < 0.02
+    # All 256 pairs are equally likely: chi-square with 255 degrees of freedom, .001 and .999 quantiles.
+    counts = torch.bincount(codes[:, 0] * 16 + codes[:, 1], minlength=256).float()
+    assert 190 < float(((counts - 4000 / 256) ** 2 / (4000 / 256)).sum()) < 330
+    # Sorted by a coordinate, codes stay as mixed as they were.
+    in_order = codes[x[:, 0].argsort(), 0]
+    assert abs(float((in_order[1:] == in_order[:-1]).float().mean()) - 1 / 16) < 0.015

@@ -1,9 +1,11 @@
-"""Tokenizers without gradient training: residual k-means, LSH, and one ID an item."""
+"""Tokenizers without gradient training: residual k-means, LSH, one ID an item, and IDs at random."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,3 +130,36 @@ class DenseIds(Tokenizer):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``(N, 1)`` → the embeddings they stand for ``(N, D)``."""
         return self.rows[codes[:, 0]]
+
+
+class RandomIds(Tokenizer):
+    """No semantics: codes drawn at random, of the same shape as all others have.
+
+    The floor of every comparison, TIGER's Random ID (arXiv 2305.05065, §4.3): what a content tokenizer wins
+    beyond it, content gave. Codes hang on the bits of an embedding and the seed alone, so that any number of
+    items can be encoded, and items whose texts are equal share theirs.
+
+    Args:
+        levels: L.
+        codebook_size: K of every level.
+    """
+
+    def __init__(self, levels: int = 4, codebook_size: int = 256) -> None:
+        check_sizes(levels, codebook_size)
+        self.levels, self.codebook_size = levels, codebook_size
+        self.codebook_sizes = (codebook_size,) * levels
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
+        """Keep the seed."""
+        self.key = torch.tensor([seed])
+        return self
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        """``(N, D)`` → codes ``(N, L)``."""
+        key = str(self.key.item()).encode()
+        numbers = [
+            np.frombuffer(hashlib.shake_128(key + row.tobytes()).digest(8 * self.levels), dtype="<u8")
+            for row in embeddings.numpy()
+        ]
+        drawn = np.array(numbers, dtype=np.uint64).reshape(-1, self.levels) % np.uint64(self.codebook_size)
+        return torch.from_numpy(drawn.astype(np.int64))

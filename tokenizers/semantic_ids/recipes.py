@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from semantic_ids.autoencoder import Autoencoder
-from semantic_ids.fitted import DenseIds, RandomHyperplanes, ResidualKMeans
+from semantic_ids.fitted import DenseIds, RandomHyperplanes, RandomIds, ResidualKMeans
 from semantic_ids.product import ProductKMeans
 from semantic_ids.tokenizer import Tokenizer
 
@@ -200,5 +200,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dense-id": Recipe(
         DenseIds, "one code an item, no semantics: the atomic-ID baseline", "GRIT-VQ, appendix G.2"
+    ),
+    "random-id": Recipe(
+        RandomIds, "random codes, no semantics: the floor under all", "TIGER, arXiv 2305.05065, §4.3"
     ),
 }
