@@ -16,10 +16,13 @@ from semantic_ids.collisions import Collisions
 def read_dataset(title: str, corpus: Path) -> Dataset:
     """What an ``ingest`` folder holds."""
     about = json.loads((corpus / "corpus.json").read_text())
-    counts = {name: about[name] for name in ("users", "items", "interactions")}
-    if about["skipped_lines"]:
-        counts["malformed lines left out"] = about["skipped_lines"]
-    return Dataset(title, about["digest"], _manifest(corpus)["config"]["reader"], counts)
+    counts = {name: about.get(name, 0) for name in ("users", "items", "interactions", "queries")}
+    counts["malformed lines left out"] = about["skipped_lines"]
+    counts |= {name.replace("_", " "): count for name, count in about["notes"].items()}
+    config = _manifest(corpus)["config"]
+    source = f"made-up shop, as {config['reader']}" if config["shop"] else config["reader"]
+    shown = {name: count for name, count in counts.items() if count}
+    return Dataset(title, about["digest"], source, shown)
 
 
 def read_cell(names: tuple[str, str, int], folders: Mapping[str, Path]) -> Cell:

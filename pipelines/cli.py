@@ -14,12 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.data_cli import data
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Which tokenizer gives the semantic IDs that recommend best, and is the difference real?",
 )
+app.add_typer(data, name="data")
 OUT = Console(highlight=False)
 
 Settings = Annotated[

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pipelines.data_config import DataConfig
 from pipelines.results import NO_RETRIEVER, NO_TOKENIZER
+from pipelines.section import Section, checked_arguments
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.fused import Fused
 from recsys.retrievers.table import RETRIEVERS
@@ -29,58 +23,11 @@ from semantic_ids.collisions import Collisions
 from semantic_ids.registry import create, recipe
 from semantic_ids.tokenizer import Tokenizer
 
+AnySection = TypeVar("AnySection", bound=Section)
+
 
 class ConfigError(ValueError):
     """A benchmark file or ``--set`` that cannot be used; the message says what to change."""
-
-
-class Section(BaseModel):
-    """A part of a benchmark file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, values: Any) -> Any:
-        for key in values if isinstance(values, dict) else ():
-            if key not in cls.model_fields:
-                raise ValueError(f"unknown key {key!r}. {nearest_name(str(key), list(cls.model_fields))}")
-        return values
-
-
-class Amazon2014Data(Section):
-    """Files of the Amazon 2014 release.
-
-    Attributes:
-        raw: the folder that holds both files.
-        reviews: the 5-core reviews' file name.
-        meta: the metadata's file name.
-        k_core: users and items with fewer interactions are left out, repeatedly.
-        skip_bad_lines: count malformed lines and go on, instead of stopping at the first.
-    """
-
-    reader: Literal["amazon2014"]
-    raw: Path
-    reviews: str
-    meta: str
-    k_core: int = Field(5, ge=1)
-    skip_bad_lines: bool = False
-
-
-class ShopData(Section):
-    """A made-up shop, written in the Amazon 2014 format and read like any other.
-
-    Attributes:
-        users, items: how many are made up, before the 5-core filter.
-        seed: of the world behind them.
-        k_core: as for Amazon.
-    """
-
-    reader: Literal["shop"]
-    users: int = Field(2000, ge=10)
-    items: int = Field(1000, ge=100)
-    seed: int = 0
-    k_core: int = Field(5, ge=1)
 
 
 class TextConfig(Section):
@@ -137,7 +84,7 @@ class TokenizerConfig(Section):
     recipe: str = ""
     codes: CodesConfig | None = None
     name: str = Field("", pattern=r"^[^/]*$")
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field({})
     collisions: Collisions | None = None
 
     @model_validator(mode="before")
@@ -163,7 +110,8 @@ class TokenizerConfig(Section):
         chosen = recipe(self.recipe)
         known = {key: value for key, value in shared.items() if key in chosen.parameters()}
         return create(
-            self.recipe, **_checked(f"tokenizer {self.name!r}", chosen.tokenizer, {**known, **self.params})
+            self.recipe,
+            **checked_arguments(f"tokenizer {self.name!r}", chosen.tokenizer, {**known, **self.params}),
         )
 
 
@@ -179,7 +127,7 @@ class RetrieverConfig(Section):
 
     kind: str
     name: str = Field("", pattern=r"^[^/]*$")
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field({})
     members: tuple[str, ...] = ()
 
     @model_validator(mode="before")
@@ -206,10 +154,12 @@ class RetrieverConfig(Section):
     def make(self) -> Retriever:
         """The retriever, not fitted."""
         # The budget first: that its keys are known is not the retriever's to check.
-        training = _checked(f"training of {self.kind!r}", Training, self.params.get("training") or {})
+        training = checked_arguments(
+            f"training of {self.kind!r}", Training, self.params.get("training") or {}
+        )
         budget = {"training": Training(**training)} if training else {}
         return RETRIEVERS[self.kind](
-            **_checked(f"retriever {self.kind!r}", RETRIEVERS[self.kind], {**self.params, **budget})
+            **checked_arguments(f"retriever {self.kind!r}", RETRIEVERS[self.kind], {**self.params, **budget})
         )
 
 
@@ -221,12 +171,15 @@ class EvaluationConfig(Section):
         exclude_seen: leave items of a user's own history out of all rankings.
         metric: what the verdict goes by.
         reference: the tokenizer that all others are tested against.
+        relevant_gain: of search, where answers have gains: from which gain on one is learned from and counts
+            for Recall; queries with none are not evaluated. NDCG sees all gains.
     """
 
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = (5, 10, 50, 100)
     exclude_seen: bool = False
     metric: str = "ndcg_at_10"
     reference: str = "rq-vae"
+    relevant_gain: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def _metric_is_measured(self) -> Self:
@@ -255,9 +208,9 @@ class BenchmarkConfig(Section):
     workspace: Path = Path("workspace")
     tracking_uri: str = ""
     seeds: tuple[int, ...] = Field((0,), min_length=1)
-    data: Annotated[Amazon2014Data | ShopData, Field(discriminator="reader")]
+    data: DataConfig
     text: TextConfig = TextConfig()
-    semantic_ids: dict[str, Any] = {}
+    semantic_ids: dict[str, Any] = Field({})
     collisions: Collisions = "shared"
     tokenizers: tuple[TokenizerConfig, ...] = Field(min_length=1)
     retrievers: tuple[RetrieverConfig, ...]
@@ -374,8 +327,24 @@ def load_config(path: str | Path, settings: Sequence[str] = ()) -> BenchmarkConf
         raise ConfigError(f"{path} must hold keys such as name, data, tokenizers and retrievers")
     for setting in settings:
         _apply(values, setting)
+    return _validated(path, BenchmarkConfig, values)
+
+
+def load_data(folder: Path, settings: Sequence[str]) -> DataConfig:
+    """The section ``data`` for a folder of raw files, all else by settings: ``reader=amazon``.
+
+    Raises:
+        ConfigError: a setting cannot be used, or one is lacking.
+    """
+    values: dict[str, Any] = {"raw": folder}
+    for setting in settings:
+        _apply(values, setting)
+    return _validated(folder, DataConfig, values)
+
+
+def _validated(path: str | Path, kind: type[AnySection], values: dict[str, Any]) -> AnySection:
     try:
-        return BenchmarkConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         lines = [_explain(e["loc"], e["msg"]) for e in error.errors()]
         raise ConfigError(f"{path}:\n" + "\n".join(lines)) from error
@@ -396,23 +365,6 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting}: {text!r} is not valid YAML") from error
     except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise ConfigError(f"--set {setting}: there is no place called {key!r}") from error
-
-
-def _checked(what: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as their annotations want them: YAML reads ``1e-3`` as text, for one.
-
-    Raises:
-        ValueError: names the first argument that is unknown or not of its type.
-    """
-    check_arguments(what, function, arguments)
-    hints = get_type_hints(function.__init__)  # type: ignore[misc]
-    checked = {}
-    for name, value in arguments.items():
-        try:
-            checked[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
-        except ValidationError as error:
-            raise ValueError(f"{what} cannot have {name} = {value!r}: {error.errors()[0]['msg']}") from error
-    return checked
 
 
 def _explain(where: tuple[int | str, ...], message: str) -> str:

@@ -30,7 +30,7 @@ _MOST_CATEGORIES = 12
 def score_chart(results: Results) -> go.Figure:
     """Bars of the main metric, and beside them each tokenizer's difference to the reference.
 
-    Whiskers are 95 % intervals: left of the mean over users, right of the paired difference.
+    Whiskers are 95 % intervals: left of the mean over queries, right of the paired difference.
     """
     label = metric_label(results.metric)
     figure = make_subplots(

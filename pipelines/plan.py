@@ -22,7 +22,7 @@ from semantic_ids.registry import ENTRY_POINTS
 _TOKENIZE_VERSION = 3
 """Of fitting and of importing alike: one stage, whose files are written by one function."""
 
-_FIT_VERSION = 2
+_FIT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Plan:
     Attributes:
         corpus: what all cells share.
         first: what is made before any cell: the corpus; the codes of others, in whose files a mistake
-            is found thus before hours of training; and embeddings, if a tokenizer learns from them.
+            is found thus before hours of training; and embeddings, if a tokenizer learns from them or
+            queries are asked in words.
         cells: in the order they are run, those without a tokenizer first.
         report: the last step; when it is done, all is.
     """
@@ -77,11 +78,11 @@ def plan(config: BenchmarkConfig) -> Plan:
     corpus = _ingest(config)
     text = config.text.model_dump(mode="json")
     label = f"{config.name} {Path(config.text.encoder).name}"
-    embeddings = Step("embed", label, 2, text, {"corpus": corpus}, stages.embed)
+    embeddings = Step("embed", label, 3, text, {"corpus": corpus}, stages.embed)
     floors = [
         CellPlan(NO_TOKENIZER, name, seed, steps)
         for seed in config.seeds
-        for name, steps in _fits(config, corpus, None, seed).items()
+        for name, steps in _fits(config, embeddings, None, seed).items()
         if seed == config.seeds[0] or config.is_random(config.retriever(name))
     ]
     cells = [
@@ -93,7 +94,7 @@ def plan(config: BenchmarkConfig) -> Plan:
     tokenized = [cell.steps[0] for cell in cells]
     cells = [*floors, *cells]
     imported = [step for step in tokenized if "embeddings" not in step.inputs]
-    embedded = [embeddings] if len(imported) < len(tokenized) else []
+    embedded = [embeddings] if config.data.is_search or len(imported) < len(tokenized) else []
     about = {
         "title": config.name,
         "evaluation": config.evaluation.model_dump(mode="json"),
@@ -120,18 +121,19 @@ def _cells(
         tokenize = Step("tokenize", label, _TOKENIZE_VERSION, about, inputs, work)
     if not config.uses_ids():
         yield CellPlan(tokenizer.name, NO_RETRIEVER, seed, (tokenize,))
-    for name, steps in _fits(config, corpus, tokenize, seed, tokenizer.name).items():
+    for name, steps in _fits(config, embeddings, tokenize, seed, tokenizer.name).items():
         yield CellPlan(tokenizer.name, name, seed, (tokenize, *steps))
 
 
 def _fits(
-    config: BenchmarkConfig, corpus: Step, tokenize: Step | None, seed: int, tokenizer: str = ""
+    config: BenchmarkConfig, embeddings: Step, tokenize: Step | None, seed: int, tokenizer: str = ""
 ) -> dict[str, tuple[Step, Step]]:
     """Name of a retriever → its steps ``fit`` and ``score``.
 
     Of those that look at semantic IDs if there is a tokenizer, else of the others. A fused retriever
     takes its members as they were fitted, whichever of these they are.
     """
+    examples = _examples(config, embeddings)
     fits: dict[str, Step] = {}
     chosen = {}
     for retriever in config.retrievers:
@@ -140,22 +142,30 @@ def _fits(
             continue
         first = config.seeds[0] if not config.is_random(retriever) else seed
         words = [retriever.name, *([tokenizer] if needs_ids else []), f"seed {first}"]
-        inputs = {"corpus": corpus, **({"ids": tokenize} if tokenize and needs_ids else {})}
+        inputs = {**examples, **({"ids": tokenize} if tokenize and needs_ids else {})}
         inputs |= {f"member.{number}": fits[name] for number, name in enumerate(retriever.members)}
         params = retriever.make().params()
         if retriever.members:  # their weights are chosen under the protocol of the benchmark
             params["exclude_seen"] = config.evaluation.exclude_seen
-        settings = {"kind": retriever.kind, "params": params, "seed": first}
+        relevant = config.evaluation.relevant_gain
+        settings = {"kind": retriever.kind, "params": params, "seed": first, "relevant_gain": relevant}
         fit = Step("fit", " ".join(words), _FIT_VERSION, settings, inputs, stages.fit)
         fits[retriever.name] = fit
         if needs_ids == bool(tokenize):
-            chosen[retriever.name] = fit, _score(config, corpus, fit)
+            chosen[retriever.name] = fit, _score(config, examples, fit)
     return chosen
 
 
-def _score(config: BenchmarkConfig, corpus: Step, fit: Step) -> Step:
-    measure = {"cutoffs": list(config.evaluation.cutoffs), "exclude_seen": config.evaluation.exclude_seen}
-    return Step("score", fit.label, 2, measure, {"corpus": corpus, "retriever": fit}, stages.score)
+def _examples(config: BenchmarkConfig, embeddings: Step) -> dict[str, Step]:
+    """What examples are read from: queries in words are asked by their embeddings."""
+    asked = {"embeddings": embeddings} if config.data.is_search else {}
+    return {"corpus": embeddings.inputs["corpus"], **asked}
+
+
+def _score(config: BenchmarkConfig, examples: Mapping[str, Step], fit: Step) -> Step:
+    measured = {"cutoffs", "exclude_seen", "relevant_gain"}
+    measure = config.evaluation.model_dump(mode="json", include=measured)
+    return Step("score", fit.label, 3, measure, {**examples, "retriever": fit}, stages.score)
 
 
 def _import(config: BenchmarkConfig, corpus: Step, tokenizer: TokenizerConfig, codes: CodesConfig) -> Step:
@@ -205,12 +215,12 @@ def _source(kind: type) -> set[Path]:
 
 def _ingest(config: BenchmarkConfig) -> Step:
     """Raw files count by their content, not by the place where they are."""
-    about = config.data.model_dump(mode="json")
-    raw = Path(about.pop("raw", "."))
-    if config.data.reader == "amazon2014":
-        for key in ("reviews", "meta"):
-            about[f"{key}_sha256"] = _sha256(raw / about[key], "data.raw=FOLDER")
-    return Step("ingest", config.name, 4, about, {}, partial(stages.ingest, raw))
+    data = config.data
+    about = data.model_dump(mode="json", exclude={"raw"})
+    about["sha256"] = {
+        name: _sha256((data.raw or Path()) / file, "data.raw=FOLDER") for name, file in data.files.items()
+    }
+    return Step("ingest", config.name, 5, about, {}, partial(stages.ingest, data.raw))
 
 
 def _sha256(path: Path, setting: str) -> str:

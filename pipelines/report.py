@@ -33,7 +33,7 @@ _NAMES = ("retriever", "tokenizer")
 _TESTS = (
     "difference",
     "95 % interval",
-    "p (users)",
+    "p (queries)",
     "p (seeds)",
     "p (Holm)",
     "p (Wilcoxon)",
@@ -73,18 +73,19 @@ their score, unless a column <em>collisions by</em> says otherwise. By <em>digit
 them apart, and all figures are of the codes before it; by <em>sinkhorn</em> last codes were dealt out anew,
 and all figures are of the codes after that."""
 _FIGURES_NOTE = """ <em>Search error of the beam</em>: share of the exact top that the beam missed;
-<em>certified</em>: share of users for whom that exact top is proved to be it. Other columns are what
+<em>certified</em>: share of queries for which that exact top is proved to be it. Other columns are what
 retrievers tell of themselves."""
 
 
 _TESTS_NOTE = """<p class="note">Each tokenizer is compared with the reference under the same retriever, and
 with the best of the floors, as all retrievers that use no semantic IDs are called here.
-<em>P (users)</em> is that of a paired two-sided t-test over users, on scores averaged over
-seeds, <em>p (Holm)</em> the same adjusted over all comparisons of the table and those not
-shown, <em>p (seeds)</em> that of a t-test over the means of seeds (Welch's; one-sample
-against what has no seeds). <em>Better</em> or <em>worse</em> needs the last two below .05;
-a verdict with * holds for one table of codes only. Intervals are over users, of each
-comparison alone. Beside these stand tests that assume less, all over users: <em>p
+<em>P (queries)</em> is that of a paired two-sided t-test over queries (where the next item is asked
+for, each user is one), on scores averaged over seeds, <em>p (Holm)</em> the same
+adjusted over all comparisons of the table and those not shown,
+<em>p (seeds)</em> that of a t-test over the means of seeds (Welch's; one-sample against
+what has no seeds). <em>Better</em> or <em>worse</em> needs the last two below .05;
+a verdict with * holds for one table of codes only. Intervals are over queries, of each
+comparison alone. Beside these stand tests that assume less, all over queries: <em>p
 (Wilcoxon)</em> of the signed-rank test, to which a difference counts by its rank only, and
 <em>p (permutation)</em> of random flips of the differences' signs, both adjusted likewise;
 and the 95 % percentile interval of the bootstrap.</p>"""
@@ -282,12 +283,13 @@ def _scores_section(results: Results) -> str:
     ]
     return f"""<h2>{label}, and the difference to {reference}</h2>
 {_drawn(score_chart(results))}
-<p class="note">Left: the mean over users, whiskers its 95 % interval; overlapping whiskers say nothing
-about a difference, because all tokenizers answer the same users. Right: the paired difference, which
+<p class="note">Left: the mean over queries, whiskers its 95 % interval; overlapping whiskers say nothing
+about a difference, because all tokenizers answer the same queries. Right: the paired difference, which
 does.</p>
 <h2>Scores</h2>
 {_html_table(scores)}
-<p class="note">Means over users and seeds; <em>seed SD</em> is the standard deviation of {label} over seeds.
+<p class="note">Means over queries and seeds; <em>seed SD</em> is the standard deviation of {label} over
+seeds.
 {_COLLISIONS_NOTE}{_FIGURES_NOTE if results.figure_names() else ""}</p>
 {"".join(parts)}
 {_TESTS_NOTE if any(parts) else ""}"""

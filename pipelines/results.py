@@ -109,8 +109,8 @@ class Row:
         tokenizer: as in :class:`Cell`.
         retriever: as in :class:`Cell`.
         seeds: how many.
-        means: metric → mean over users and seeds.
-        low: lower end of the 95 % interval of the main metric's mean, over users.
+        means: metric → mean over queries and seeds.
+        low: lower end of the 95 % interval of the main metric's mean, over queries.
         high: its upper end.
         seed_spread: standard deviation over seeds of the main metric's mean; None with one seed.
         quality: mean over seeds; what one lacks is left out.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,11 +26,14 @@ from recsys.evaluation.scores import QueryScores, evaluation_set_digest
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.fused import Fused
 from recsys.retrievers.table import RETRIEVERS
-from recsys.splits import leave_one_out, read_sequences, sequences_of, write_sequences
+from recsys.splits import Split, read_split, write_split
 from semantic_ids.collisions import Doubles, sinkhorn, with_digit
 from semantic_ids.ids import Floats, Ints, SemanticIds
 from semantic_ids.quality import quality
 from semantic_ids.registry import create
+
+if TYPE_CHECKING:
+    from recsys.datasets.corpus import Corpus
 
 Config = Mapping[str, Any]
 Inputs = Mapping[str, Path]
@@ -38,44 +41,72 @@ Inputs = Mapping[str, Path]
 _OF_CODEBOOK_SIZE = ("utilization", "dead_codes", "gini")
 
 
-def ingest(raw: Path, config: Config, inputs: Inputs, out: Path) -> None:
-    """Files in the folder ``raw`` → items, their texts and categories, sequences, and ``corpus.json``."""
-    from recsys.datasets.amazon import read_amazon2014  # noqa: PLC0415 — polars is for this stage only
-    from recsys.datasets.synthetic import write_shop  # noqa: PLC0415
-    from recsys.text import item_texts, write_texts  # noqa: PLC0415
+def ingest(raw: Path | None, config: Config, inputs: Inputs, out: Path) -> None:
+    """Files in the folder ``raw`` → items, their texts and categories, examples, and ``corpus.json``."""
+    from recsys.text import item_texts, write_texts  # noqa: PLC0415 — polars is for this stage only
 
-    if config["reader"] == "shop":
-        reviews, meta = write_shop(
-            out / "raw", users=config["users"], items=config["items"], seed=config["seed"]
-        )
-    else:
-        reviews, meta = raw / config["reviews"], raw / config["meta"]
-    corpus = read_amazon2014(
-        reviews, meta, k_core=config["k_core"], skip_bad_lines=config.get("skip_bad_lines", False)
-    )
-    if corpus.skipped_lines:
-        CONSOLE.print(f"  {corpus.skipped_lines} malformed lines were left out", style="yellow")
+    corpus = read_corpus(config, raw, out / "raw")
+    for what, count in {"malformed lines left out": corpus.skipped_lines, **corpus.notes}.items():
+        if count:
+            CONSOLE.print(f"  {what.replace('_', ' ')}: {count:,}", style="yellow")
     corpus.items.write_parquet(out / "items.parquet")
     write_texts(item_texts(corpus.items), out / "texts.parquet")
-    write_sequences(sequences_of(corpus), out / "sequences.parquet")
+    write_split(corpus, out)
     (out / "categories.json").write_text(json.dumps(corpus.top_categories()) + "\n")
     catalogue = hashlib.sha256("\n".join(corpus.items["item_id"]).encode()).hexdigest()
     about = {
         **corpus.statistics(),
+        "notes": corpus.notes,
         "skipped_lines": corpus.skipped_lines,
+        "term_ids": corpus.term_ids,
         "digest": corpus.digest(),
         "item_ids_digest": catalogue,
     }
     (out / "corpus.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
-def embed(config: Config, inputs: Inputs, out: Path) -> None:
-    """``texts.parquet`` → ``embeddings.npy`` ``(N, D)`` float32, in the items' order."""
-    from recsys.text import embed_texts, read_texts  # noqa: PLC0415
+def read_corpus(config: Config, raw: Path | None, shop: Path) -> Corpus:
+    """What the section ``data`` of a benchmark asks for.
 
-    texts = read_texts(inputs["corpus"] / "texts.parquet")
-    vectors = embed_texts(texts, config["encoder"], dimensions=config["dimensions"], on_progress=progress)
-    np.save(out / "embeddings.npy", vectors)
+    Args:
+        config: the section, see :class:`~pipelines.data_config.DataConfig`.
+        raw: the folder of its files.
+        shop: where those of a made-up shop are put.
+    """
+    from recsys.datasets.readers import reader  # noqa: PLC0415
+    from recsys.datasets.synthetic import write_shop  # noqa: PLC0415
+
+    options = config["options"]
+    if config["shop"]:
+        release = {"release": options["release"]} if "release" in options else {}
+        files = write_shop(shop, config["reader"], **config["shop"], **release)
+    else:
+        files = {name: (raw or Path()) / file for name, file in config["files"].items()}
+    return reader(config["reader"])(**files, **options)
+
+
+def embed(config: Config, inputs: Inputs, out: Path) -> None:
+    """``texts.parquet`` → ``embeddings.npy`` ``(N, D)`` float32, in the items' order.
+
+    And in the same space ``query_embeddings.npy`` ``(T, D)``, where queries are asked in words.
+    """
+    from recsys.embedding import embed_texts  # noqa: PLC0415
+    from recsys.text import read_texts  # noqa: PLC0415
+
+    corpus = inputs["corpus"]
+    asked = corpus / "query_texts.parquet"
+    items, queries = embed_texts(
+        read_texts(corpus / "texts.parquet"),
+        config["encoder"],
+        queries=read_texts(asked) if asked.exists() else (),
+        dimensions=config["dimensions"],
+        term_ids=json.loads((corpus / "corpus.json").read_text())["term_ids"],
+        shards=_beside(out, "shards"),
+        on_progress=progress,
+    )
+    np.save(out / "embeddings.npy", items)
+    if asked.exists():
+        np.save(out / "query_embeddings.npy", queries)
 
 
 def tokenize(name: str, config: Config, inputs: Inputs, out: Path) -> None:
@@ -126,11 +157,11 @@ def import_codes(file: Path, config: Config, inputs: Inputs, out: Path) -> None:
 
 
 def fit(config: Config, inputs: Inputs, out: Path) -> None:
-    """Sequences and what the retriever needs of IDs, texts and other retrievers → the fitted retriever.
+    """Examples and what the retriever needs of IDs, texts and other retrievers → the fitted retriever.
 
     A fit that was cut short goes on from a checkpoint, which lies beside the folders of its stage.
     """
-    split = leave_one_out(read_sequences(inputs["corpus"] / "sequences.parquet"))
+    split = _examples(inputs)
     if "ids" in inputs:
         ids = SemanticIds.load(inputs["ids"])
     else:  # a retriever that looks at no codes: every item is its own
@@ -148,32 +179,34 @@ def fit(config: Config, inputs: Inputs, out: Path) -> None:
         texts = []
     training = getattr(retriever, "training", None)
     retriever.fit(
-        split.train,
+        split.train.at_least(config["relevant_gain"]),
         split.valid,
         ids,
         texts=texts,
         seed=config["seed"],
         on_step=Curves(out / "curves.jsonl", training.steps if training else None),
-        checkpoint=out.parent / f"{out.name.rpartition('.partial-')[0]}.checkpoint",
+        checkpoint=_beside(out, "checkpoint"),
     )
     retriever.save(out / "retriever")
 
 
 def score(config: Config, inputs: Inputs, out: Path) -> None:
-    """The fitted retriever on the test examples → ``scores.parquet``, one row a user, and its figures."""
-    test = leave_one_out(read_sequences(inputs["corpus"] / "sequences.parquet")).test
+    """The fitted retriever on the test examples → ``scores.parquet``, one row a query, and its figures."""
+    test = _examples(inputs).test.answered(config["relevant_gain"])
     corpus = json.loads((inputs["corpus"] / "corpus.json").read_text())
     retriever: Retriever = Retriever.load(inputs["retriever"] / "retriever")
     ranking = retriever.rank(
         test,
         max(config["cutoffs"]),
         exclude_seen=config["exclude_seen"],
-        on_progress=lambda done: progress(done, len(test), "users"),
+        on_progress=lambda done: progress(done, len(test), "queries"),
     )
     QueryScores(
         test.query_ids,
-        per_query_scores(ranking, test, config["cutoffs"]),
-        evaluation_set_digest(test, corpus["item_ids_digest"], config["exclude_seen"]),
+        per_query_scores(ranking, test, config["cutoffs"], relevant_gain=config["relevant_gain"]),
+        evaluation_set_digest(
+            test, corpus["item_ids_digest"], config["exclude_seen"], config["relevant_gain"]
+        ),
     ).write(out / "scores.parquet")
     (out / "retriever.json").write_text(
         json.dumps(retriever.figures(test, max(config["cutoffs"])), indent=2) + "\n"
@@ -183,6 +216,17 @@ def score(config: Config, inputs: Inputs, out: Path) -> None:
 def report(config: Config, inputs: Inputs, out: Path) -> None:
     """All cells' folders → ``report.html``."""
     (out / "report.html").write_text(html_report(read_results(config, inputs)))
+
+
+def _examples(inputs: Inputs) -> Split:
+    """Those of the corpus; queries in words with their embeddings."""
+    vectors = inputs["embeddings"] / "query_embeddings.npy" if "embeddings" in inputs else None
+    return read_split(inputs["corpus"], np.load(vectors, allow_pickle=False) if vectors else None)
+
+
+def _beside(out: Path, what: str) -> Path:
+    """A path for what outlives this attempt at a stage, beside its folder."""
+    return out.parent / f"{out.name.rpartition('.partial-')[0]}.{what}"
 
 
 def _write_ids(

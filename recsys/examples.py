@@ -94,6 +94,19 @@ class Ragged:
 
 
 @dataclass(frozen=True, eq=False)
+class QueryTexts:
+    """The distinct texts of queries, shared by all examples of a corpus.
+
+    Attributes:
+        words: T texts.
+        vectors: ``(T, D)`` float32, their embeddings by the encoder of the items' texts.
+    """
+
+    words: list[str]
+    vectors: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class Examples:
     """Questions to a retriever, and for training and evaluation also the answers.
 
@@ -103,12 +116,16 @@ class Examples:
         history: item rows, oldest first; the whole past, which a retriever may shorten.
         targets: relevant item rows, one or more a query.
         gains: one float32 for each of ``targets.flat()``; 1.0 where relevance is binary.
+        texts: what can be asked in words; None where the next item is asked for, without a word.
+        text_rows: ``(Q,)`` int64, the row of each query in ``texts``; None if there are none.
     """
 
     query_ids: npt.NDArray[np.str_]
     history: Ragged
     targets: Ragged
     gains: Floats
+    texts: QueryTexts | None = None
+    text_rows: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.query_ids)
@@ -117,14 +134,35 @@ class Examples:
         """The chosen queries, in the order given."""
         gains = Ragged.from_lengths(np.arange(len(self.gains)), self.targets.lengths).select(rows).flat()
         return Examples(
-            self.query_ids[rows], self.history.select(rows), self.targets.select(rows), self.gains[gains]
+            self.query_ids[rows],
+            self.history.select(rows),
+            self.targets.select(rows),
+            self.gains[gains],
+            self.texts,
+            None if self.text_rows is None else self.text_rows[rows],
         )
 
     def pairs(self) -> Examples:
         """One query for every target: what training learns from."""
         rows, targets = self.targets.row_ids(), self.targets.flat()
         single = Ragged.from_lengths(targets, np.ones(len(targets), dtype=np.int64))
-        return Examples(self.query_ids[rows], self.history.select(rows), single, self.gains)
+        asked = None if self.text_rows is None else self.text_rows[rows]
+        return Examples(
+            self.query_ids[rows], self.history.select(rows), single, self.gains, self.texts, asked
+        )
+
+    def at_least(self, gain: float) -> Examples:
+        """The examples with only those targets that gain so much; queries without any are left out."""
+        kept = self.gains >= gain
+        lengths = np.bincount(self.targets.row_ids()[kept], minlength=len(self))
+        targets = Ragged.from_lengths(self.targets.flat()[kept], lengths)
+        some = Examples(self.query_ids, self.history, targets, self.gains[kept], self.texts, self.text_rows)
+        return some.select(np.flatnonzero(lengths))
+
+    def answered(self, gain: float) -> Examples:
+        """Those queries that have a target of so much gain; all their targets stay."""
+        found = np.bincount(self.targets.row_ids(), weights=self.gains >= gain, minlength=len(self))
+        return self.select(np.flatnonzero(found))
 
     def sequences(self) -> Ragged:
         """Of each user all that training may see of it, out of examples that repeat its beginnings.

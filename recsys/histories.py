@@ -1,4 +1,4 @@
-"""Item histories on the model's device: examples are gathered there, and padded no more than they need."""
+"""Examples on the model's device: gathered there, and histories padded no more than they need."""
 
 from __future__ import annotations
 
@@ -55,27 +55,63 @@ class Histories:
 
 
 @dataclass(frozen=True)
+class TextVectors:
+    """What queries say in words, as vectors on a device: of the texts of a corpus those that are asked.
+
+    Attributes:
+        vectors: ``(T, D)`` float32.
+        rows: ``(Q,)`` int64, the row of each query.
+    """
+
+    vectors: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, examples: Examples, device: torch.device) -> Self | None:
+        """Move there what the examples refer to; None if they have no texts."""
+        if examples.texts is None or examples.text_rows is None:
+            return None
+        asked, rows = np.unique(examples.text_rows, return_inverse=True)
+        return cls(
+            torch.from_numpy(examples.texts.vectors[asked]).to(device), torch.from_numpy(rows).to(device)
+        )
+
+    def __getitem__(self, queries: Tensor) -> Tensor:
+        """Those of some queries, ``(B,)`` int64, as ``(B, D)``."""
+        return self.vectors[self.rows[queries.to(self.rows.device)]]
+
+
+@dataclass(frozen=True)
 class CausalPairs:
     """Training pairs of one causal pass: histories that begin at the same place are one row.
+
+    Where queries have texts, those without a history have nothing to share: each is a row.
 
     Attributes:
         histories: the longest history of each group of pairs.
         pairs: for each group the numbers of its pairs.
         lengths: ``(P,)`` int64 on the CPU, the length of each pair's history.
         targets: ``(P,)`` int64 on the device, each pair's target item.
+        queries: ``(P,)`` int64 on the device, the row of each pair in the examples.
+        groups: ``(P,)`` int64 on the device, the group of each pair.
     """
 
     histories: Histories
     pairs: Ragged
     lengths: Tensor
     targets: Tensor
+    queries: Tensor
+    groups: Tensor
 
     @classmethod
     def of(cls, examples: Examples, max_history: int, device: torch.device) -> Self:
         """Group the pairs of history and target that examples stand for; of a history the latest items."""
         pairs = examples.pairs()
-        history = pairs.history.last(max_history)
-        _, group = np.unique(history.starts, return_inverse=True)
+        history, queries = pairs.history.last(max_history), examples.targets.row_ids()
+        starts = history.starts
+        if examples.texts is not None:
+            starts = np.where(history.lengths == 0, -1 - queries, starts)
+        _, group = np.unique(starts, return_inverse=True)
         order = np.lexsort((history.stops, group))
         members = Ragged.from_lengths(order, np.bincount(group))
         longest = history.select(order[members.stops - 1])
@@ -83,7 +119,7 @@ class CausalPairs:
             Histories.of(longest, device),
             members,
             torch.from_numpy(history.lengths),
-            torch.from_numpy(pairs.targets.flat()).to(device),
+            *(torch.from_numpy(values).to(device) for values in (pairs.targets.flat(), queries, group)),
         )
 
     def __len__(self) -> int:
@@ -94,10 +130,10 @@ class CausalPairs:
 
         Returns:
             Item rows ``(B, T)``, -1 behind the last; of A pairs, ``(2, A)``, the row in the batch and
-            how many items come before the target; and their target items ``(A,)``.
+            how many items come before the target; and the numbers of these pairs, ``(A,)``.
         """
         device = self.targets.device
         asked = self.pairs.select(rows.numpy())
         pairs = torch.from_numpy(asked.flat())
         at = torch.stack([torch.from_numpy(asked.row_ids()), self.lengths[pairs]])
-        return self.histories.padded(rows), at.to(device), self.targets[pairs.to(device)]
+        return self.histories.padded(rows), at.to(device), pairs.to(device)

@@ -1,4 +1,4 @@
-"""From interactions to examples: each user's sequence, and leave-one-out."""
+"""From a corpus to examples: the next item of each user's sequence, or what was asked and what answers it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.examples import Examples, Ints, Ragged
+from recsys.examples import Examples, Floats, Ints, QueryTexts, Ragged
+from recsys.text import read_texts, write_texts
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from recsys.datasets.corpus import Corpus
+
+
+_SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,102 @@ class Split:
 
 def sequences_of(corpus: Corpus) -> Sequences:
     """Every user's item rows; a row is the place of an item in ``corpus.items``."""
-    rows = corpus.items.select("item_id").with_row_index("row")
-    items = corpus.interactions.join(rows, on="item_id", how="left", maintain_order="left")["row"]
+    items = corpus.interactions["item_id"].to_physical()
     users = corpus.interactions["user_id"].rle().struct.unnest()
     return Sequences(
-        users["value"].to_numpy().astype(np.str_),
+        users["value"].cast(str).to_numpy().astype(np.str_),
         Ragged.from_lengths(items.to_numpy().astype(np.int64), users["len"].to_numpy().astype(np.int64)),
     )
+
+
+def write_split(corpus: Corpus, folder: str | Path) -> None:
+    """Write all that :func:`read_split` needs: ``sequences.parquet``, and what search has beside it.
+
+    That is ``queries.parquet``: for each query ``query_id``, ``split``, the row of its ``text``, where its
+    history begins and ends (``start``, ``stop``) among the items of all sequences, ``targets`` (item rows)
+    and ``gains``; and ``query_texts.parquet``, each text once.
+    """
+    folder = Path(folder)
+    sequences = sequences_of(corpus)
+    write_sequences(sequences, folder / "sequences.parquet")
+    if corpus.queries is None or corpus.judgements is None:
+        return
+    texts = corpus.queries["text"].unique(maintain_order=True)
+    write_texts(texts.to_list(), folder / "query_texts.parquet")
+    answers = corpus.judgements["query_id"].rle()
+    lengths = answers.struct.field("len").to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    rows = corpus.judgements["item_id"].cast(corpus.interactions.schema["item_id"]).to_physical()
+    starts = _starts_of(corpus.queries["user_id"], sequences)
+    table = pa.table(
+        {
+            "query_id": corpus.queries["query_id"].to_arrow(),
+            "split": corpus.queries["split"].to_arrow(),
+            "text": _rows_in(corpus.queries["text"], texts),
+            "start": starts,
+            "stop": starts + corpus.queries["history"].to_numpy(),
+            "targets": pa.LargeListArray.from_arrays(offsets, rows.to_numpy().astype(np.int64)),
+            "gains": pa.LargeListArray.from_arrays(offsets, corpus.judgements["gain"].to_numpy()),
+        }
+    )
+    _write_table(table, folder / "queries.parquet")
+
+
+def read_split(folder: str | Path, query_vectors: Floats | None = None) -> Split:
+    """The examples of what :func:`write_split` wrote.
+
+    Args:
+        folder: where it did.
+        query_vectors: embeddings of the texts in ``query_texts.parquet``; needed where there is one.
+
+    Raises:
+        ValueError: a file holds something else, or the embeddings are not those of the texts.
+    """
+    folder = Path(folder)
+    sequences = read_sequences(folder / "sequences.parquet")
+    if not (folder / "queries.parquet").exists():
+        return leave_one_out(sequences)
+    words = read_texts(folder / "query_texts.parquet")
+    if query_vectors is None or len(query_vectors) != len(words):
+        found = "none" if query_vectors is None else len(query_vectors)
+        raise ValueError(f"{folder} holds {len(words)} texts of queries, but there are {found} embeddings")
+    texts = QueryTexts(words, query_vectors)
+    table = pq.read_table(folder / "queries.parquet").combine_chunks()
+    values = sequences.items.flat()
+    splits = table["split"].to_numpy()
+    return Split(**{name: _asked(table.filter(splits == name), values, texts) for name in _SPLITS})
+
+
+def _asked(table: pa.Table, values: Ints, texts: QueryTexts) -> Examples:
+    targets, gains = (table[name].combine_chunks() for name in ("targets", "gains"))
+    return Examples(
+        query_ids=np.array(table["query_id"].to_pylist(), dtype=np.str_),
+        history=Ragged(values, table["start"].to_numpy(), table["stop"].to_numpy()),
+        targets=Ragged.from_lengths(
+            targets.flatten().to_numpy(), targets.value_lengths().to_numpy().astype(np.int64)
+        ),
+        gains=gains.flatten().to_numpy(),
+        texts=texts,
+        text_rows=table["text"].to_numpy(),
+    )
+
+
+def _rows_in(values: pl.Series, distinct: pl.Series) -> Ints:
+    """``(Q,)``: where each value stands among the distinct ones."""
+    rows = values.to_frame("value").join(
+        distinct.to_frame("value").with_row_index("row"), on="value", how="left", maintain_order="left"
+    )
+    return rows["row"].to_numpy().astype(np.int64)
+
+
+def _starts_of(users: pl.Series, sequences: Sequences) -> Ints:
+    """``(Q,)``: where the sequence of each user begins among the items of all; 0 for an unknown one."""
+    names = users.to_numpy().astype(np.str_)
+    place = np.searchsorted(sequences.user_ids, names).clip(max=max(0, len(sequences.user_ids) - 1))
+    if len(sequences.user_ids) == 0:
+        return np.zeros(len(names), dtype=np.int64)
+    starts = np.cumsum(sequences.items.lengths) - sequences.items.lengths
+    return np.where(sequences.user_ids[place] == names, starts[place], 0)
 
 
 def write_sequences(sequences: Sequences, path: str | Path) -> None:
@@ -64,8 +159,13 @@ def write_sequences(sequences: Sequences, path: str | Path) -> None:
     path = Path(path)
     lengths = sequences.items.lengths
     items = pa.LargeListArray.from_arrays(np.concatenate([[0], np.cumsum(lengths)]), sequences.items.flat())
+    users = pa.array(sequences.user_ids, pa.string())
+    _write_table(pa.table({"user_id": users, "items": items}), path)
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
     unfinished = path.with_name(path.name + ".unfinished")
-    pq.write_table(pa.table({"user_id": sequences.user_ids.tolist(), "items": items}), unfinished)
+    pq.write_table(table, unfinished)
     unfinished.replace(path)
 
 

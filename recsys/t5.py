@@ -6,6 +6,9 @@ transformer of textbooks: norms only scale, and stand before each sub-layer; not
 positions enter as a learned number for each bucket of distances, one table a stack, added to the
 attention logits, which are not divided by √d; the output matrix is the embedding, tied and scaled.
 
+Beside tokens a source may hold frozen vectors, such as the embedding of what a query says in words:
+each enters as a few tokens whose embeddings a learned linear map makes of it.
+
 Letters in shapes: Q queries, S source tokens, N rows of decoder input, T decoder tokens, D width,
 H heads, d head width.
 """
@@ -72,19 +75,33 @@ class Memory:
 class T5(nn.Module):
     """Reads token sequences and writes semantic IDs.
 
-    Token 0 is :data:`PAD`; behind it each level has a block of tokens of its own.
+    Token 0 is :data:`PAD`; behind it each level has a block of tokens of its own. Tokens of texts have
+    the numbers behind all others.
 
     Args:
         codebook_sizes: ``(K_1, …, K_L)``, the sizes of the blocks.
         others: how many tokens there are behind the blocks, for sources only.
         config: the other sizes.
+        text_width: numbers in the vector of a text; 0 if sources hold none.
+        text_tokens: how many tokens a text is read as.
 
     Attributes:
         blocks: for each level the slice of its tokens: code c of level l is token
             ``blocks[l].start + c``.
+        first_text: the j-th token of text r is ``first_text + r * text_tokens + j``.
+        texts: ``(R, text_width)``, the vectors of the texts that sources speak of; set before they are
+            read. They are neither learned nor kept with the weights.
     """
 
-    def __init__(self, codebook_sizes: tuple[int, ...], config: T5Config, others: int = 0) -> None:
+    def __init__(
+        self,
+        codebook_sizes: tuple[int, ...],
+        config: T5Config,
+        others: int = 0,
+        *,
+        text_width: int = 0,
+        text_tokens: int = 0,
+    ) -> None:
         super().__init__()
         self.blocks = [
             slice(1 + stop - size, 1 + stop)
@@ -100,6 +117,11 @@ class T5(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.logit_scale = config.width**-0.5
         nn.init.normal_(self.embedding.weight, std=1.0)
+        self.first_text, self.text_tokens = len(self.embedding.weight), text_tokens
+        self.texts = torch.empty(0, text_width)
+        self.project = nn.Linear(text_width, text_tokens * config.width, bias=False) if text_width else None
+        if self.project:  # a vector of length 1 becomes as large as embeddings are
+            nn.init.normal_(self.project.weight, std=1.0)
 
     def forward(self, sources: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of each token of the targets among those of its level.
@@ -122,11 +144,12 @@ class T5(nn.Module):
     def encode(self, tokens: Tensor) -> Memory:
         """Read Q sources, ``(Q, S)`` int64 with padding behind the tokens.
 
-        The first place always counts, so that a source of padding alone is one that says nothing.
+        The first place always counts, so that a source of padding alone is one that says nothing. The
+        tokens of a text stand together and in order.
         """
         padding = tokens == PAD
         padding[:, 0] = False
-        x = self.dropout(self.embedding(tokens))  # (Q, S, D)
+        x = self.dropout(self._embedded(tokens))  # (Q, S, D)
         padding_bias = torch.zeros_like(padding, dtype=x.dtype).masked_fill(padding, -math.inf)[:, None, None]
         bias = self.encoder_bias(tokens.shape[1], tokens.shape[1]) + padding_bias  # (Q, H, S, S)
         for layer in self.encoder:
@@ -159,6 +182,16 @@ class T5(nn.Module):
     def logits(self, hidden: Tensor, block: slice) -> Tensor:
         """Hidden states ``(…, D)`` → logits of a block's tokens only, ``(…, block size)``."""
         return F.linear(hidden * self.logit_scale, self.embedding.weight[block])
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """``(Q, S)`` → ``(Q, S, D)``."""
+        if not self.project:
+            return self.embedding(tokens)
+        is_text = tokens >= self.first_text
+        rows = (tokens[is_text][:: self.text_tokens] - self.first_text) // self.text_tokens
+        of_texts = self.project(self.texts[rows].to(self.project.weight.dtype))
+        x = self.embedding(tokens.masked_fill(is_text, PAD))
+        return x.masked_scatter(is_text[:, :, None], of_texts.to(x.dtype))
 
 
 class EncoderLayer(nn.Module):

@@ -20,7 +20,7 @@ TEMPLATE = ROOT / "tests" / "plugin"
 
 BENCHMARK = """
 name: plug-in
-data: {reader: shop, users: 150, items: 120}
+data: {reader: amazon, shop: {users: 150, items: 120}}
 text: {dimensions: 16}
 semantic_ids: {levels: 2, codebook_size: 8}
 tokenizers: [rq-kmeans, spherical-kmeans]

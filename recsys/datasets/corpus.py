@@ -3,28 +3,69 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-ITEMS = {"item_id": pl.String, "title": pl.String, "brand": pl.String, "categories": pl.List(pl.String)}
-"""Columns of the items; an unknown text is ``""``, unknown categories are an empty list."""
+ITEMS = {
+    "item_id": pl.String,
+    "title": pl.String,
+    "brand": pl.String,
+    "categories": pl.List(pl.String),
+    "description": pl.String,
+}
+"""Columns of the items; an unknown text is ``""``, unknown categories are an empty list.
 
-INTERACTIONS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
-"""Columns of the interactions; ``timestamp`` is in seconds since 1970."""
+Categories go from the broadest to the narrowest, as far as the source has such an order.
+"""
+
+EVENTS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
+"""What readers give to :func:`interactions_of`; both ids may also be ``Categorical``."""
+
+QUERIES = {
+    "query_id": pl.String,
+    "split": pl.String,
+    "text": pl.String,
+    "user_id": pl.String,
+    "history": pl.Int64,
+}
+"""Columns of the queries of a search corpus.
+
+``split`` is ``train``, ``valid`` or ``test``; ``user_id`` is ``""`` where nobody is known to ask, and
+``history`` tells how many of the user's interactions, the first ones, come before the query.
+"""
+
+JUDGEMENTS = {"query_id": pl.String, "item_id": pl.String, "gain": pl.Float32}
+"""Columns of what answers the queries: items with a gain above 0."""
+
+SPLITS = ("train", "valid", "test")
+
+Keep = Literal["first", "last", "all"]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A catalogue and who took what from it, and when.
+    """A catalogue, who took what from it and when, and for search also what was asked and what answers it.
 
     Attributes:
         items: :data:`ITEMS`, sorted by ``item_id``, which is unique. The place of an item in this
             order is its *row*, by which everything else refers to it.
-        interactions: :data:`INTERACTIONS`, sorted by user, then time; what happened at the same
-            time stands in the order of the source.
+        interactions: ``user_id``, ``item_id`` and ``timestamp`` (int64, in seconds; since 1970 where the
+            source tells that) as :func:`interactions_of` makes them: both ids are ``Enum``, that of the items
+            holds exactly theirs; sorted by user, then time; what happened at the same time stands in the
+            order of the source.
+        queries: :data:`QUERIES`, sorted by ``query_id``, which is unique. None for a corpus of sequences,
+            in which the next item is what is asked for.
+        judgements: :data:`JUDGEMENTS`, sorted by query, then item, each pair once; every query has one.
+        category_level: at which place of an item's categories those stand that tell sorts of things apart;
+            in Amazon's 0 is the name of the whole department.
+        term_ids: whether the texts are numbers that stand for terms, of which a sentence encoder
+            understands nothing.
         skipped_lines: lines of the source that were broken and left out.
+        notes: what else the reader counted, as ``items_without_metadata``.
 
     Raises:
         ValueError: a frame is not as described; the message says which and how.
@@ -32,97 +73,213 @@ class Corpus:
 
     items: pl.DataFrame
     interactions: pl.DataFrame
+    queries: pl.DataFrame | None = None
+    judgements: pl.DataFrame | None = None
+    category_level: int = 0
+    term_ids: bool = False
     skipped_lines: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_columns("items", self.items, ITEMS)
-        _check_columns("interactions", self.interactions, INTERACTIONS)
         ids = self.items["item_id"]
         if not ids.is_sorted() or ids.n_unique() < len(ids):
             raise ValueError("items must be sorted by item_id, each of which must stand there once")
-        unknown = self.interactions.join(self.items, on="item_id", how="anti")["item_id"]
-        if len(unknown):
-            raise ValueError(f"{len(unknown)} interactions are with items not in items, first {unknown[0]!r}")
-        users, times = self.interactions["user_id"], self.interactions["timestamp"]
-        if not users.is_sorted() or ((users == users.shift()) & (times < times.shift())).any():
-            raise ValueError("interactions must be sorted by user_id, then timestamp")
+        self._check_interactions()
+        if (self.queries is None) != (self.judgements is None):
+            raise ValueError("queries and judgements come together")
+        if self.queries is not None and self.judgements is not None:
+            self._check_queries(self.queries, self.judgements)
 
     def digest(self) -> str:
-        """64 hex digits that two corpora share only if items and interactions agree in every cell."""
+        """64 hex digits that two corpora share only if their frames agree in every cell."""
         sha = hashlib.sha256()
-        for frame in (self.items, self.interactions):
+        for frame in (self.items, self.interactions, self.queries, self.judgements):
+            if frame is None:
+                continue
             sha.update(f"{len(frame)} rows\n".encode())
             for part in frame.iter_slices(100_000):
                 sha.update(part.write_ndjson().encode())
         return sha.hexdigest()
 
     def statistics(self) -> dict[str, float]:
-        """``users``, ``items``, ``interactions``, and ``mean_length``: interactions a user."""
+        """``users``, ``items``, ``interactions``, ``mean_length`` (interactions a user), ``queries`` if any."""
         users = self.interactions["user_id"].n_unique()
+        counted = {"queries": len(self.queries)} if self.queries is not None else {}
         return {
             "users": users,
             "items": len(self.items),
             "interactions": len(self.interactions),
             "mean_length": len(self.interactions) / max(1, users),
+            **counted,
         }
 
     def top_categories(self) -> list[str | None]:
-        """Each item's second category: that below the root of its first path; None if it has fewer."""
-        names = self.items["categories"].list.get(1, null_on_oob=True).to_list()
+        """Each item's category at :attr:`category_level`; None if it has fewer."""
+        names = self.items["categories"].list.get(self.category_level, null_on_oob=True).to_list()
         return [name or None for name in names]
 
+    def _check_interactions(self) -> None:
+        types = dict(self.interactions.schema)
+        if list(types) != list(EVENTS) or types["timestamp"] != pl.Int64:
+            raise ValueError(f"interactions must have the columns {list(EVENTS)}, not {types}")
+        _check_no_nulls("interactions", self.interactions)
+        users, items = types["user_id"], types["item_id"]
+        if not (isinstance(users, pl.Enum) and isinstance(items, pl.Enum)):
+            raise ValueError("user_id and item_id of interactions must be Enum; interactions_of makes them")
+        if not items.categories.equals(self.items["item_id"]):
+            raise ValueError("the item_id of interactions must be an Enum of exactly the items' ids")
+        user = self.interactions["user_id"].to_physical()
+        times = self.interactions["timestamp"]
+        in_order = users.categories.is_sorted() and user.is_sorted()
+        if not in_order or ((user[1:] == user[:-1]) & (times[1:] < times[:-1])).any():
+            raise ValueError("interactions must be sorted by user_id, then timestamp")
 
-def first_interactions(events: pl.DataFrame, k: int) -> pl.DataFrame:
-    """Raw events → the interactions of a :class:`Corpus`: each user's first with an item, k-core, sorted.
+    def _check_queries(self, queries: pl.DataFrame, judgements: pl.DataFrame) -> None:
+        _check_columns("queries", queries, QUERIES)
+        _check_columns("judgements", judgements, JUDGEMENTS)
+        ids = queries["query_id"]
+        if not ids.is_sorted() or ids.n_unique() < len(ids):
+            raise ValueError("queries must be sorted by query_id, each of which must stand there once")
+        odd = queries.filter(~pl.col("split").is_in(SPLITS))["split"]
+        if len(odd):
+            raise ValueError(f"the split of a query must be one of {', '.join(SPLITS)}, not {odd[0]!r}")
+        pairs = judgements.select("query_id", "item_id")
+        if not pairs.equals(pairs.sort("query_id", "item_id")) or pairs.is_duplicated().any():
+            raise ValueError("judgements must be sorted by query_id, then item_id, each pair once")
+        if not judgements["query_id"].unique().sort().equals(ids):
+            raise ValueError("every query must have a judgement, and every judgement a query")
+        if len(judgements.filter(~(pl.col("gain").is_finite() & (pl.col("gain") > 0)))):
+            raise ValueError("gains must be finite and above 0")
+        unknown = judgements.join(self.items, on="item_id", how="anti")["item_id"]
+        if len(unknown):
+            raise ValueError(f"{len(unknown)} judgements are of items not in items, first {unknown[0]!r}")
+        lengths = self.interactions.group_by(pl.col("user_id").cast(pl.String)).len("known")
+        known = queries.join(lengths, on="user_id", how="left").with_columns(pl.col("known").fill_null(0))
+        if len(known.filter((pl.col("history") < 0) | (pl.col("history") > pl.col("known")))):
+            raise ValueError("the history of a query must not be longer than its user's interactions")
+
+
+def distinct_events(events: pl.DataFrame, keep: Literal["first", "last"]) -> pl.DataFrame:
+    """Of several events of a user with an item only the first or the last by time; the rest as it is.
 
     Args:
-        events: :data:`INTERACTIONS` in the order of the source, which decides between equal times.
-        k: see :func:`k_core`.
+        events: :data:`EVENTS` in the order of the source, which decides between equal times.
+        keep: which one stays.
     """
-    in_order = events.sort("user_id", "timestamp", maintain_order=True)
-    return k_core(in_order.unique(["user_id", "item_id"], keep="first", maintain_order=True), k)
+    codes = _codes(_categorical(events["user_id"])).astype(np.uint64)
+    codes <<= np.uint64(32)
+    codes |= _codes(_categorical(events["item_id"]))
+    pairs = pl.Series(codes)
+    ordered = pairs.sort()
+    repeated = ordered[1:].filter(ordered[1:] == ordered[:-1]).unique()
+    if repeated.is_empty():
+        return events
+    again = pairs.is_in(repeated.implode())
+    rivals = pl.DataFrame({"row": again.arg_true(), "pair": pairs.filter(again)}).with_columns(
+        timestamp=events["timestamp"].filter(again)
+    )
+    kept = rivals.sort("timestamp", maintain_order=True).unique("pair", keep=keep)["row"]
+    chosen = (~again).to_numpy(writable=True)
+    chosen[kept] = True
+    return events.filter(chosen)
 
 
-def k_core(interactions: pl.DataFrame, k: int) -> pl.DataFrame:
-    """The largest part in which every user and every item has at least ``k`` interactions.
+def interactions_of(
+    events: pl.DataFrame, *, k_core: int = 1, keep: Keep = "first", item_ids: pl.Series | None = None
+) -> pl.DataFrame:
+    """Raw events → the interactions of a :class:`Corpus`: duplicates settled, k-core, sorted, ids as Enum.
 
-    Rows keep their order. ``k = 1`` keeps all. The part may be empty.
+    Args:
+        events: :data:`EVENTS` in the order of the source, which decides between equal times.
+        k_core: only the largest part in which every user and every item has so many interactions.
+        keep: of several events of a user with an item the first or the last by time, or all.
+        item_ids: of the catalogue, sorted; those of the events that are left if not given.
 
     Raises:
-        ValueError: ``k`` is below 1.
+        ValueError: ``k_core`` is below 1, or an event is with an item that is not in ``item_ids``.
     """
-    if k < 1:
-        raise ValueError(f"k-core needs k of at least 1, not {k}")
-    users, items = (
-        ids.cast(pl.Enum(ids.unique())).to_physical().to_numpy()
-        for ids in (interactions["user_id"], interactions["item_id"])
-    )
-    rows = np.arange(len(interactions))
+    if k_core < 1:
+        raise ValueError(f"k-core needs k of at least 1, not {k_core}")
+    events = events.with_columns(_categorical(events["user_id"]), _categorical(events["item_id"]))
+    if keep != "all":
+        events = distinct_events(events, keep)
+    # Column by column: of what may be the largest frame of all there should never be two.
+    rows = _core_rows(_codes(events["user_id"]), _codes(events["item_id"]), k_core)
+    users = _enum(events["user_id"][rows], None)
+    order = np.lexsort((events["timestamp"][rows].to_numpy(), _codes(users)))
+    rows = rows[order]
+    return pl.DataFrame([users[order], _enum(events["item_id"][rows], item_ids), events["timestamp"][rows]])
+
+
+def _categorical(ids: pl.Series) -> pl.Series:
+    return ids if isinstance(ids.dtype, pl.Categorical) else ids.cast(pl.Categorical(pl.Categories.random()))
+
+
+def _codes(ids: pl.Series) -> npt.NDArray[np.unsignedinteger]:
+    return ids.to_physical().to_numpy()
+
+
+def _enum(ids: pl.Series, names: pl.Series | None) -> pl.Series:
+    """Categorical ids as an Enum of ``names``, or of the ids themselves, sorted. Each text is met once."""
+    present = ids.unique()
+    texts = present.cast(pl.String)
+    if names is None:
+        names = texts.sort()
+    elif len(unknown := texts.filter(~texts.is_in(names.implode()))):
+        raise ValueError(
+            f"{len(unknown)} events are with items not in the catalogue, first {unknown.min()!r}"
+        )
+    kind = pl.Enum(names)
+    rows = np.zeros(int(present.to_physical().max() or 0) + 1, dtype=np.uint32)
+    rows[_codes(present)] = _codes(texts.cast(kind))
+    return pl.Series(ids.name, rows[_codes(ids)]).cat.to(kind)
+
+
+def _core_rows(
+    users: npt.NDArray[np.unsignedinteger], items: npt.NDArray[np.unsignedinteger], k: int
+) -> npt.NDArray[np.uint32]:
+    """The rows of the k-core of pairs of codes, ascending."""
+    rows = np.arange(len(users), dtype=np.uint32)
+    user_counts, item_counts = np.bincount(users), np.bincount(items)
     while True:
-        enough = (np.bincount(users)[users] >= k) & (np.bincount(items)[items] >= k)
+        enough = (user_counts >= k)[users] & (item_counts >= k)[items]
         if enough.all():
-            return interactions[rows]
+            return rows
+        user_counts -= np.bincount(users[~enough], minlength=len(user_counts))
+        item_counts -= np.bincount(items[~enough], minlength=len(item_counts))
         users, items, rows = users[enough], items[enough], rows[enough]
 
 
-def items_of(interactions: pl.DataFrame, metadata: pl.DataFrame) -> pl.DataFrame:
-    """The items of a :class:`Corpus`: all that ``interactions`` names, described as far as is known.
+def items_of(item_ids: pl.Series, metadata: pl.DataFrame) -> pl.DataFrame:
+    """The items of a :class:`Corpus`, described as far as is known.
 
     Args:
-        interactions: has ``item_id``.
-        metadata: :data:`ITEMS` in any order; of several rows for an item the first counts. Items
-            that nobody interacted with are left out.
+        item_ids: sorted and unique.
+        metadata: :data:`ITEMS` in any order; of several rows for an item the first counts. Others are
+            passed over.
     """
-    named = interactions.select(pl.col("item_id").unique().sort())
     described = metadata.unique("item_id", keep="first", maintain_order=True)
+    named = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
     return named.join(described, on="item_id", how="left", maintain_order="left").with_columns(
-        pl.col("title", "brand").fill_null(""), pl.col("categories").fill_null([])
+        pl.col("title", "brand", "description").fill_null(""), pl.col("categories").fill_null([])
     )
+
+
+def item_ids_of(interactions: pl.DataFrame) -> pl.Series:
+    """The ids that an interactions frame's Enum of items holds."""
+    kind = interactions.schema["item_id"]
+    assert isinstance(kind, pl.Enum)  # noqa: S101
+    return kind.categories
 
 
 def _check_columns(name: str, frame: pl.DataFrame, columns: dict[str, pl.DataType]) -> None:
     if dict(frame.schema) != columns:
         raise ValueError(f"{name} must have the columns {columns}, not {dict(frame.schema)}")
-    for column in columns:
+    _check_no_nulls(name, frame)
+
+
+def _check_no_nulls(name: str, frame: pl.DataFrame) -> None:
+    for column in frame.columns:
         if frame[column].null_count():
             raise ValueError(f"{name} hold nulls in the column {column}")

@@ -12,15 +12,18 @@ from recsys.examples import Examples, Ints, Ranking
 Scores = npt.NDArray[np.float64]
 
 
-def per_query_scores(ranking: Ranking, examples: Examples, cutoffs: Sequence[int]) -> dict[str, Scores]:
+def per_query_scores(
+    ranking: Ranking, examples: Examples, cutoffs: Sequence[int], *, relevant_gain: float = 0.0
+) -> dict[str, Scores]:
     r"""Recall@k and NDCG@k of every query, for every cutoff k.
 
-    A hit is an *item* of the query's targets with a gain above 0; padding (``-1``) never hits.
-    With :math:`g_i` the gain of the item at rank *i* (0 if it is no target), R the number of
+    A hit is an *item* of the query's targets that is relevant: its gain is above 0 and at least
+    ``relevant_gain``; padding (``-1``) never hits. With :math:`g_i` the gain of the item at rank *i*
+    (0 if it is no target), :math:`r_i` 1 where that is relevant and 0 elsewhere, R the number of
     relevant targets and IDCG@k the DCG@k of the targets ranked by falling gain:
 
     .. math::
-        Recall@k = \frac{1}{R} \sum_{i=1}^{k} [g_i > 0] \qquad
+        Recall@k = \frac{1}{R} \sum_{i=1}^{k} r_i \qquad
         DCG@k = \sum_{i=1}^{k} \frac{g_i}{\log_2(i + 1)} \qquad
         NDCG@k = \frac{DCG@k}{IDCG@k}
 
@@ -30,6 +33,7 @@ def per_query_scores(ranking: Ranking, examples: Examples, cutoffs: Sequence[int
         ranking: ``(Q, K)`` items, at least ``max(cutoffs)`` wide.
         examples: the Q queries with their targets and gains.
         cutoffs: the values of k.
+        relevant_gain: from which gain on a target counts for Recall; NDCG sees the gains themselves.
 
     Returns:
         ``recall_at_<k>`` and ``ndcg_at_<k>``, each ``(Q,)`` float64 in 0 … 1.
@@ -53,14 +57,15 @@ def per_query_scores(ranking: Ranking, examples: Examples, cutoffs: Sequence[int
         >>> {name: values.round(4).tolist() for name, values in scores.items()}
         {'recall_at_3': [0.5], 'ndcg_at_3': [0.3869]}
     """
-    _check_examples(examples)
+    _check_examples(examples, relevant_gain)
     _check_ranking(ranking, examples, max(cutoffs))
     gains = _gains_at_ranks(ranking.items[:, : max(cutoffs)], examples)
     discounts = 1 / np.log2(np.arange(2, gains.shape[1] + 2))
-    relevant = np.bincount(examples.targets.row_ids(), weights=examples.gains > 0, minlength=len(examples))
+    relevant = _relevant(examples, relevant_gain)
+    hits = (gains > 0) & (gains >= np.float32(relevant_gain))
     scores = {}
     for k in cutoffs:
-        scores[f"recall_at_{k}"] = (gains[:, :k] > 0).sum(axis=1) / relevant
+        scores[f"recall_at_{k}"] = hits[:, :k].sum(axis=1) / relevant
         scores[f"ndcg_at_{k}"] = gains[:, :k] @ discounts[:k] / _ideal_dcg(examples, k)
     return scores
 
@@ -87,12 +92,21 @@ def _ideal_dcg(examples: Examples, k: int) -> Scores:
     return np.bincount(rows, weights=discounted, minlength=len(examples)).astype(np.float64)
 
 
-def _check_examples(examples: Examples) -> None:
+def _relevant(examples: Examples, relevant_gain: float) -> Scores:
+    """``(Q,)``: how many relevant targets each query has."""
+    # Gains are float32, and so must be what they are compared with: 0.1 is not what it seems.
+    counted = (examples.gains > 0) & (examples.gains >= np.float32(relevant_gain))
+    found = np.bincount(examples.targets.row_ids(), weights=counted, minlength=len(examples))
+    return found.astype(np.float64)
+
+
+def _check_examples(examples: Examples, relevant_gain: float) -> None:
     rows, targets = examples.targets.row_ids(), examples.targets.flat()
     if not (examples.gains >= 0).all():
         raise ValueError(f"gains must not be negative, but the smallest is {examples.gains.min()}")
-    found = np.bincount(rows, weights=examples.gains > 0, minlength=len(examples))
-    _refuse(found == 0, examples, "have no target with a gain above 0; leave them out of the evaluation set")
+    least = f"of {relevant_gain:g} at least" if relevant_gain else "above 0"
+    none = _relevant(examples, relevant_gain) == 0
+    _refuse(none, examples, f"have no target with a gain {least}; leave them out of the evaluation set")
     order = np.lexsort((targets, rows))
     repeated = np.flatnonzero((np.diff(rows[order]) == 0) & (np.diff(targets[order]) == 0))
     _refuse(np.bincount(rows[order][repeated], minlength=len(examples)) > 0, examples, "repeat a target")

@@ -20,15 +20,18 @@ from recsys.examples import Examples
 _DIGEST_KEY = b"gritrec.evaluation_set"
 
 
-def evaluation_set_digest(examples: Examples, item_ids_digest: str, exclude_seen: bool) -> str:
+def evaluation_set_digest(
+    examples: Examples, item_ids_digest: str, exclude_seen: bool, relevant_gain: float = 0.0
+) -> str:
     """64 hex digits that two evaluations share only if their scores may be compared query by query.
 
     Args:
         examples: the questions and their answers, as item rows.
         item_ids_digest: what the rows stand for: a digest of the catalogue's item ids in order.
         exclude_seen: whether items of a query's own history were left out of its ranking.
+        relevant_gain: from which gain on a target counted for Recall.
     """
-    parts = [examples.digest(), item_ids_digest, exclude_seen]
+    parts = [examples.digest(), item_ids_digest, exclude_seen, float(relevant_gain)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -20,7 +20,7 @@ from semantic_ids.tokenizer import OnStep
 
 
 class Retriever(Persistent, ABC):
-    """Ranks catalogue items for a query's history.
+    """Ranks catalogue items for what is known of a query: its history, and in search its words.
 
     A subclass writes :meth:`fit`, which sets ``ids``, and :meth:`candidates`. Its constructor
     keeps to the convention of :class:`~semantic_ids.persistence.Persistent`.
@@ -31,6 +31,7 @@ class Retriever(Persistent, ABC):
         uses_ids: whether the codes matter; a retriever to which they do not is a floor under all
             tokenizers.
         uses_texts: whether it learns from the items' texts.
+        uses_query_texts: whether it reads what queries say in words.
         is_random: whether another seed gives another retriever.
         scores_are_logits: whether a softmax makes probabilities of its scores; else they are at least 0
             and their shares of the sum do.
@@ -39,6 +40,7 @@ class Retriever(Persistent, ABC):
     ids: SemanticIds
     uses_ids: ClassVar[bool] = True
     uses_texts: ClassVar[bool] = False
+    uses_query_texts: ClassVar[bool] = False
     is_random: ClassVar[bool] = True
     scores_are_logits: ClassVar[bool] = True
 
@@ -146,7 +148,10 @@ def evenly_spaced(queries: Examples, at_most: int) -> Examples:
         ValueError: there are none.
     """
     if len(queries) == 0:
-        raise ValueError("there are no validation examples; users need 3 interactions to give one")
+        raise ValueError(
+            "there are no queries to rank: the validation or test examples are empty (of interactions, "
+            "users need 3 to give one of each)"
+        )
     return queries.select(np.linspace(0, len(queries) - 1, min(at_most, len(queries))).astype(np.int64))
 
 

@@ -94,8 +94,8 @@ class SasRec(VectorRetriever):
 
         def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
             for part in pairs.histories.by_length(rows):
-                items, at, targets = pairs.batch(part)
-                yield len(targets), (items, at, targets)
+                items, at, numbers = pairs.batch(part)
+                yield len(numbers), (items, at, pairs.targets[numbers])
 
         return batches_of, len(pairs)
 
@@ -103,9 +103,9 @@ class SasRec(VectorRetriever):
         """The items' embeddings."""
         return self.model.embed.weight
 
-    def read(self, items: Tensor) -> Tensor:
-        """What the model makes of the items."""
-        return self.model.queries(items)
+    def read(self, items: Tensor, at: Tensor, texts: Tensor | None) -> Tensor:
+        """What the model makes of the items; texts are not read."""
+        return self.model.queries(items)[at[0], at[1]]
 
     def found(self, rows: Ints, products: Floats, width: int) -> Ranking:
         """Rows of embeddings are items."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recsys.retrievers.base import Retriever
+from recsys.retrievers.bm25 import Bm25
 from recsys.retrievers.dual_encoder import DualEncoder
 from recsys.retrievers.fused import Fused
 from recsys.retrievers.knn import ContentKnn, ItemKnn, KnnSum
@@ -17,6 +18,7 @@ RETRIEVERS: dict[str, type[Retriever]] = {
     "content-knn": ContentKnn,
     "knn-sum": KnnSum,
     "transition-knn": TransitionKnn,
+    "bm25": Bm25,
     "sasrec": SasRec,
     "dual-encoder": DualEncoder,
     "tiger": Tiger,

@@ -1,4 +1,4 @@
-"""TIGER: a T5 that reads the semantic IDs of a history and writes that of the next item."""
+"""TIGER: a T5 that reads a query, in words and in semantic IDs of its history, and writes an item's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from recsys.beam import beam_search
 from recsys.exact import exact_search
 from recsys.examples import Examples, Floats, Ints, Ranking
-from recsys.histories import Histories
+from recsys.histories import Histories, TextVectors
 from recsys.retrievers.base import evenly_spaced
 from recsys.retrievers.trained import TrainedRetriever
 from recsys.t5 import PAD, T5, T5Config
@@ -31,17 +31,25 @@ class Tiger(TrainedRetriever):
 
     The source is the codes of the latest items, oldest first, L tokens an item. The model writes the
     L codes of a leaf, by constrained beam search; items that share a leaf share its score, and stand
-    in the order of their collision digits. An empty history is read as padding.
+    in the order of their collision digits. An empty history is read as padding. What a query says in
+    words stands before the codes, as tokens that a learned linear map makes of its frozen embedding.
 
     Args:
         width, layers, heads, head_width, feed_forward, dropout: see :class:`~recsys.t5.T5Config`.
         max_history: how many of the latest items are read.
         user_tokens: where above 0, a source begins with one of so many tokens, which the user's id
             hashes to; the paper has 2,000.
+        text_tokens: how many tokens are made of what a query says in words, at least 1; where queries
+            say nothing there are none.
         beam: width of the search; as wide as the ranking where that is longer.
         exact: whether what the beam lost is brought back, see :func:`~recsys.exact.exact_search`.
         training: the budget.
+
+    Raises:
+        ValueError: there is not one text token.
     """
+
+    uses_query_texts = True
 
     def __init__(
         self,
@@ -54,18 +62,21 @@ class Tiger(TrainedRetriever):
         dropout: float = 0.1,
         max_history: int = 20,
         user_tokens: int = 0,
+        text_tokens: int = 4,
         beam: int = 50,
         exact: bool = False,
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
+        if text_tokens < 1:
+            raise ValueError(f"text_tokens must be at least 1, not {text_tokens}")
         self.width, self.layers, self.heads, self.head_width = width, layers, heads, head_width
         self.feed_forward, self.dropout = feed_forward, dropout
-        self.max_history, self.user_tokens = max_history, user_tokens
+        self.max_history, self.user_tokens, self.text_tokens = max_history, user_tokens, text_tokens
         self.beam, self.exact = beam, exact
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
-        """Pairs of history and target, in parts of like length."""
+        """Pairs of query and target, in parts of like length."""
         pairs = train.pairs()
         histories, sources = self._sources(pairs)
         targets = torch.from_numpy(pairs.targets.flat()).to(self._device)
@@ -103,6 +114,7 @@ class Tiger(TrainedRetriever):
         self, queries: Examples, width: int, *, exact: bool
     ) -> tuple[Ints, Floats, npt.NDArray[np.bool_]]:
         """Leaves ``(Q, width)``, best first; their scores; and ``(Q,)`` whether they are certain."""
+        self._check_texts(queries)
         _, sources_of = self._sources(queries)
         leaves = np.empty((len(queries), width), dtype=np.int64)
         scores = np.empty((len(queries), width), dtype=np.float32)
@@ -126,7 +138,13 @@ class Tiger(TrainedRetriever):
             self.width, self.layers, self.heads, self.head_width, self.feed_forward, self.dropout
         )
         device = default_device()
-        self.model = T5(self.ids.codebook_sizes, config, self.user_tokens).to(device)
+        self.model = T5(
+            self.ids.codebook_sizes,
+            config,
+            self.user_tokens,
+            text_width=facts.get("text_width", 0),
+            text_tokens=self.text_tokens,
+        ).to(device)
         self._trie = Trie.build(self.ids.leaves, self.ids.codebook_sizes, device)
         blocks = np.array([block.start for block in self.model.blocks])
         padding = np.full((1, self.ids.num_levels), PAD)
@@ -138,13 +156,30 @@ class Tiger(TrainedRetriever):
 
     def _sources(self, examples: Examples) -> tuple[Histories, Callable[[Tensor], Tensor]]:
         """The histories as far as they are read; and from some rows to their sources, ``(B, S)`` int64."""
-        histories = Histories.of(examples.history.last(self.max_history), self._device)
+        device = self._device
+        histories = Histories.of(examples.history.last(self.max_history), device)
+        texts = TextVectors.of(examples, device)
+        first = torch.cat([self._user_tokens_of(examples), self._text_tokens_of(texts, len(examples))], dim=1)
+
+        def sources(rows: Tensor) -> Tensor:
+            if texts:  # each time, for validation has texts of its own, and comes between two steps
+                self.model.texts = texts.vectors
+            return torch.cat([first[rows.to(device)], self._tokens[histories.padded(rows)].flatten(1)], dim=1)
+
+        return histories, sources
+
+    def _user_tokens_of(self, examples: Examples) -> Tensor:
+        """``(Q, 1)`` int64; ``(Q, 0)`` where users have none."""
         if not self.user_tokens:
-            return histories, lambda rows: self._tokens[histories.padded(rows)].flatten(1)
+            return torch.empty(len(examples), 0, dtype=torch.int64, device=self._device)
         users, place = np.unique(examples.query_ids, return_inverse=True)
         # Not hash(), which is another one in every process.
         hashed = np.array([zlib.crc32(user.encode()) % self.user_tokens for user in users.tolist()])
-        first = torch.from_numpy(self.model.blocks[-1].stop + hashed[place])[:, None].to(self._device)
-        return histories, lambda rows: torch.cat(
-            [first[rows.to(self._device)], self._tokens[histories.padded(rows)].flatten(1)], dim=1
-        )
+        return torch.from_numpy(self.model.blocks[-1].stop + hashed[place])[:, None].to(self._device)
+
+    def _text_tokens_of(self, texts: TextVectors | None, queries: int) -> Tensor:
+        """``(Q, text_tokens)`` int64; ``(Q, 0)`` without texts."""
+        if not texts:
+            return torch.empty(queries, 0, dtype=torch.int64, device=self._device)
+        within = torch.arange(self.text_tokens, device=self._device)
+        return self.model.first_text + texts.rows[:, None] * self.text_tokens + within

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recsys.checkpoint import Checkpoint
 from recsys.examples import Examples, Floats, Ints, Ranking
-from recsys.histories import Histories
+from recsys.histories import Histories, TextVectors
 from recsys.retrievers.base import Retriever
 from recsys.search import IndexName, build_index
 from recsys.training import BatchesOf, Training
@@ -32,10 +32,12 @@ class TrainedRetriever(Retriever):
     Attributes:
         model: what is trained.
         training: the budget.
+        text_width: numbers in the vector of a query's text; 0 if queries have none, or none that is read.
     """
 
     model: nn.Module
     training: Training
+    text_width: int = 0
 
     @abstractmethod
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
@@ -52,8 +54,15 @@ class TrainedRetriever(Retriever):
         on_step: OnStep | None = None,
         checkpoint: str | Path | None = None,
     ) -> Self:
-        """Train on every pair of history and target; the weights with the best validation NDCG@10 stay."""
+        """Train on every pair of query and target; the weights with the best validation NDCG@10 stay.
+
+        Raises:
+            ValueError: there are no examples to train on or to choose by, or queries have texts in one of
+                both only, or of other embeddings; or the checkpoint is of another training.
+        """
         self.ids = ids
+        self.text_width = _text_width(train) if self.uses_query_texts else 0
+        self._check_texts(valid)
         about = {
             "class": type(self).__qualname__,
             "settings": self.params(),
@@ -75,9 +84,22 @@ class TrainedRetriever(Retriever):
             )
         return self
 
+    def _check_texts(self, queries: Examples) -> None:
+        """Refuse queries whose texts are not like those that it was fitted on, with a ValueError."""
+        asked = _text_width(queries)
+        if self.uses_query_texts and asked != self.text_width:
+            own, other = (
+                f"texts of {width} numbers each" if width else "no texts"
+                for width in (self.text_width, asked)
+            )
+            raise ValueError(
+                f"{type(self).__name__} is fitted on queries with {own}, but asked queries with {other}: "
+                "give it queries of the kind that it learns from, or fit it anew"
+            )
+
 
 class VectorRetriever(TrainedRetriever):
-    """Reads a history into a vector, and searches for those whose inner product with it is large.
+    """Reads a query into a vector, and searches for those whose inner product with it is large.
 
     Attributes:
         index: see :func:`~recsys.search.build_index`.
@@ -94,8 +116,14 @@ class VectorRetriever(TrainedRetriever):
         """What is searched, ``(M, width)``."""
 
     @abstractmethod
-    def read(self, items: Tensor) -> Tensor:
-        """Item rows ``(B, T)``, -1 behind the last → ``(B, T + 1, width)``, at t what the first t tell."""
+    def read(self, items: Tensor, at: Tensor, texts: Tensor | None) -> Tensor:
+        """What A queries are, ``(A, width)``.
+
+        Args:
+            items: ``(B, T)`` item rows, -1 behind the last.
+            at: ``(2, A)``, of each query its row and how many of the items it has behind it.
+            texts: ``(A, D)`` float32, what it says in words; None if there are none.
+        """
 
     @abstractmethod
     def found(self, rows: Ints, products: Floats, width: int) -> Ranking:
@@ -110,13 +138,15 @@ class VectorRetriever(TrainedRetriever):
 
     @torch.no_grad()
     def candidates(self, queries: Examples, width: int) -> Ranking:
-        """Search by the vectors of the queries' histories."""
+        """Search by the vectors of the queries."""
+        self._check_texts(queries)
         device = next(self.model.parameters()).device
         history = Histories.of(queries.history.last(self.max_history), device)
+        texts = TextVectors.of(queries, device) if self.text_width else None
         vectors = torch.empty(len(queries), self.width, device=device)
         for rows in history.by_length(torch.arange(len(queries))):
-            read = self.read(history.padded(rows))
-            vectors[rows] = read[torch.arange(len(rows)), history.lengths[rows]]
+            at = torch.stack([torch.arange(len(rows)), history.lengths[rows]]).to(device)
+            vectors[rows] = self.read(history.padded(rows), at, texts[rows] if texts else None)
         return self.found(*self._search(vectors, min(width, self._count)), width)
 
 
@@ -126,4 +156,12 @@ def _fingerprint(examples: Examples, codes: Ints) -> str:
         for values in (part.values, part.starts, part.stops):
             sha.update(values.tobytes())
     sha.update(codes.tobytes())
+    if examples.texts is not None and examples.text_rows is not None:
+        sha.update(examples.texts.vectors.tobytes())
+        sha.update(examples.text_rows.tobytes())
     return sha.hexdigest()
+
+
+def _text_width(examples: Examples) -> int:
+    """D of the texts' vectors; 0 if there are none."""
+    return examples.texts.vectors.shape[1] if examples.texts else 0

@@ -19,7 +19,7 @@ import pipelines  # noqa: F401 — turns Prefect's and MLflow's telemetry off, b
 
 TINY = """
 name: tiny
-data: {reader: shop, users: 150, items: 120}
+data: {reader: amazon, shop: {users: 150, items: 120}}
 text: {dimensions: 16}
 semantic_ids: {levels: 2, codebook_size: 8, steps: 20, batch_size: 64}
 tokenizers: [rq-vae, rq-kmeans]

@@ -8,21 +8,25 @@ import polars as pl
 
 from pipelines import stages
 from pipelines.categories import CodeCategories, read_categories
-from recsys.datasets.corpus import INTERACTIONS, ITEMS, Corpus
+from pipelines.data_config import DataConfig
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of
 from recsys.datasets.synthetic import DEPARTMENTS
 
 
 def test_an_item_s_category_is_that_below_the_root() -> None:
     paths = [["Beauty", "Makeup", "Lips"], ["Beauty"], [], ["Beauty", ""], ["Beauty", "Hair"]]
     items = pl.DataFrame(
-        [(f"B{number}", "", "", path) for number, path in enumerate(paths)], schema=ITEMS, orient="row"
+        [(f"B{number}", "", "", path, "") for number, path in enumerate(paths)], schema=ITEMS, orient="row"
     )
-    corpus = Corpus(items, pl.DataFrame(schema=INTERACTIONS))
-    assert corpus.top_categories() == ["Makeup", None, None, None, "Hair"]
+    nobody = interactions_of(pl.DataFrame(schema=EVENTS), item_ids=items["item_id"])
+    assert Corpus(items, nobody, category_level=1).top_categories() == ["Makeup", None, None, None, "Hair"]
+    broadest = ["Beauty", "Beauty", None, "Beauty", "Beauty"]
+    assert Corpus(items, nobody, category_level=0).top_categories() == broadest
 
 
 def test_the_shop_s_categories_are_its_departments(tmp_path: Path) -> None:
-    stages.ingest(Path(), {"reader": "shop", "users": 50, "items": 100, "seed": 0, "k_core": 1}, {}, tmp_path)
+    data = DataConfig.model_validate({"reader": "amazon", "k_core": 1, "shop": {"users": 50, "items": 100}})
+    stages.ingest(Path(), data.model_dump(), {}, tmp_path)
     names, of_item = read_categories(tmp_path)
     items = pl.read_parquet(tmp_path / "items.parquet")
     assert set(names) == set(DEPARTMENTS)

@@ -70,7 +70,7 @@ def test_tokenizers_lists_every_recipe_and_plug_in(gritrec: Gritrec, tmp_path: P
             [
                 "tiny.yaml",
                 "--set",
-                "data={reader: amazon2014, raw: nowhere, reviews: r.json, meta: m.json}",
+                "data={reader: amazon, raw: nowhere, reviews: r.json, meta: m.json}",
             ],
             "cannot read nowhere/r.json: No such file or directory; put the file there, "
             "or say where it is with --set data.raw=FOLDER",

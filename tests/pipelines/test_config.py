@@ -44,7 +44,7 @@ def test_shared_parameters_reach_the_tokenizers_that_know_them_and_yield_to_thei
 @pytest.mark.parametrize(
     ("setting", "read"),
     [
-        ("data.users=70", lambda config: config.data.users == 70),
+        ("data.shop.users=70", lambda config: config.data.shop.users == 70),
         ("seeds=[1, 2]", lambda config: config.seeds == (1, 2)),
         ("tracking_uri=http://localhost:5000", lambda c: c.tracking_uri == "http://localhost:5000"),
         ("evaluation.exclude_seen=true", lambda config: config.evaluation.exclude_seen is True),
@@ -76,7 +76,7 @@ def test_the_advice_on_a_parameter_of_no_tokenizer_helps(tiny: Path) -> None:
 
 
 def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
-    assert load_config(tiny, ["data.users=70", "data.users=80"]).data.model_dump()["users"] == 80
+    assert load_config(tiny, ["data.shop.users=70", "data.shop.users=80"]).data.shop.users == 80
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
     [
         ("nam=x", "unknown key 'nam'. Did you mean 'name'?"),
         ("evaluation.metrik=x", "evaluation: unknown key 'metrik'. Did you mean 'metric'?"),
-        ("data.usrs=4", "unknown key 'usrs'. Did you mean 'users'?"),
-        ("data.reader=shops", "data: Input tag 'shops'"),
-        ("data.items=99", "items: Input should be greater than or equal to 100"),
-        ("data.users=many", "users: Input should be a valid integer"),
+        ("data.shop.usrs=4", "unknown key 'usrs'. Did you mean 'users'?"),
+        ("data.reader=amazn", "data: no reader is called 'amazn'. Did you mean 'amazon'?"),
+        ("data.shop.items=99", "items: Input should be greater than or equal to 100"),
+        ("data.shop.users=many", "users: Input should be a valid integer"),
         ("name=a/b", "name: String should match pattern"),
         ("tokenizers.1={recipe: lsh, name: a/b}", "tokenizers.1.name: String should match pattern"),
         ("seeds=[]", "seeds: Tuple should have at least 1 item"),
@@ -166,10 +166,10 @@ def test_a_plug_in_that_cannot_be_saved_is_refused_before_it_is_fitted(
 
 
 def test_everything_that_is_wrong_is_said_at_once(tiny: Path) -> None:
-    message = complaint(tiny, "data.k_core=0", "tokenizers.1=rqvae", "seeds=[]")
+    message = complaint(tiny, "data.shop.users=1", "tokenizers.1=rqvae", "seeds=[]")
     assert [line.split(":")[0].strip() for line in message.splitlines()[1:]] == [
         "seeds",
-        "data.shop.k_core",
+        "data.shop.users",
         "tokenizers.1",
     ]
 
@@ -224,3 +224,40 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tiny: Path) -> None:
 def test_values_that_cannot_work_are_refused_before_any_work(tiny: Path, setting: str) -> None:
     with pytest.raises(ConfigError):
         load_config(tiny, [setting])
+
+
+AMAZON = "data={reader: amazon, raw: here, reviews: r.json, meta: m.json"
+
+
+def test_a_reader_s_files_and_options_are_told_apart(tiny: Path) -> None:
+    data = load_config(tiny, [AMAZON + ", release: 2018, k_core: 3}"]).data
+    assert data.files == {"reviews": "r.json", "meta": "m.json"}
+    assert (data.options["release"], data.options["k_core"]) == (2018, 3)
+    unsaid = load_config(tiny, [AMAZON + "}"]).data.options
+    assert unsaid["k_core"] == 5  # what the reader does of itself is written down
+
+
+def test_a_corpus_of_queries_is_a_search(tiny: Path) -> None:
+    assert load_config(tiny, ["data={reader: esci, shop: {users: 50}}"]).data.is_search
+    assert not load_config(tiny).data.is_search
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (AMAZON + ", k_cor: 3}", "reader 'amazon' has no parameter 'k_cor'. Did you mean 'k_core'?"),
+        (AMAZON + ", k_core: many}", "reader 'amazon' cannot have k_core = 'many'"),
+        (AMAZON + ", release: 2017}", "reader 'amazon' cannot have release = 2017"),
+        ("data={reader: amazon, raw: here}", "reader 'amazon' needs the name of its file 'reviews' in here"),
+        ("data={reader: amazon, reviews: r.json}", "give either raw, the folder of the files, or shop"),
+        (AMAZON + ", shop: {users: 50}}", "give either raw, the folder of the files, or shop"),
+        (
+            "data={reader: amazon, reviews: r.json, shop: {users: 50}}",
+            "a made-up shop has files of its own; leave out reviews",
+        ),
+        ("data={raw: here}", "data.reader: Field required"),
+        ("evaluation.relevant_gain=-1", "relevant_gain: Input should be greater than or equal to 0"),
+    ],
+)
+def test_what_a_reader_cannot_use_is_named(tiny: Path, setting: str, expected: str) -> None:
+    assert expected in complaint(tiny, setting)

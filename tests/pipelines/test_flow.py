@@ -256,7 +256,7 @@ def test_a_broken_raw_file_is_one_message(tmp_path: Path, tiny: Path, gritrec: G
         '{"reviewerID": "A1", "asin": "B1", "unixReviewTime": 1}\n{"revi\n'
     )
     (tmp_path / "meta.json").write_text("{'asin': 'B1'}\n")
-    data = f"{{reader: amazon2014, raw: {tmp_path}, reviews: reviews.json, meta: meta.json, k_core: 1}}"
+    data = f"{{reader: amazon, raw: {tmp_path}, reviews: reviews.json, meta: meta.json, k_core: 1}}"
     failed = gritrec("run", tiny, "--set", f"workspace={tmp_path}", "--set", f"data={data}", exit_code=1)
     (error,) = failed.stderr.splitlines()
     assert error.startswith(f"Error: {tmp_path / 'reviews.json'}, line 2: not JSON")
@@ -304,7 +304,7 @@ def test_one_code_for_all_items_scores_near_chance(finished: Path, tiny: Path, g
     settings = [
         f"workspace={finished}",
         "name=chance",
-        "data={reader: shop, users: 600, items: 200}",
+        "data={reader: amazon, shop: {users: 600, items: 200}}",
         "text.dimensions=32",
         "semantic_ids={levels: 2, codebook_size: 16}",
         "tokenizers=[rq-kmeans, 'test_flow:OneCode']",

@@ -278,7 +278,7 @@ def test_the_table_prints_losses_as_they_are_and_gaps_as_dashes() -> None:
     assert loss["95 % interval"] == "−.0107 … −.0073"
     assert (loss["collisions"], floor["collisions"]) == ("–", "–")
     assert (reference["difference"], reference["verdict"]) == ("–", "reference")
-    assert (floor["tokenizer"], floor["p (users)"], floor["NDCG@10"]) == ("–", "–", ".0055")
+    assert (floor["tokenizer"], floor["p (queries)"], floor["NDCG@10"]) == ("–", "–", ".0055")
     assert (first["p (Wilcoxon)"], first["p (permutation)"]) == (".016", ".016")
     assert (first["bootstrap interval"], floor["bootstrap interval"]) == ("+.0005 … +.0039", "–")
 
@@ -428,7 +428,7 @@ def test_the_page_holds_everything_and_loads_nothing() -> None:
     assert all(sentence in page.text for sentence in verdicts(MIXED))
     expected = table(MIXED)
     scores = ["retriever", "tokenizer", "seeds", "Recall@10", "NDCG@10", "seed SD", "collisions"]
-    tests = ["difference", "95 % interval", "p (users)", "p (seeds)", "p (Holm)"]
+    tests = ["difference", "95 % interval", "p (queries)", "p (seeds)", "p (Holm)"]
     tests += ["p (Wilcoxon)", "p (permutation)", "bootstrap interval", "verdict"]
     assert page.rows[:5] == [scores, *([line[name] for name in scores] for line in expected)]
     compared = ["retriever", "tokenizer", *tests]

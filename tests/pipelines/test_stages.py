@@ -107,7 +107,8 @@ def test_a_fit_that_was_cut_short_goes_on_from_its_checkpoint(
         (out / "corpus.json").write_text(json.dumps({"items": 30}))
 
     training = {"steps": 12, "batch_size": 16, "evaluate_every": 3, "warmup_steps": 1}
-    config = {"kind": "sasrec", "params": {"width": 16, "training": training}, "seed": 0}
+    params = {"width": 16, "training": training}
+    config = {"kind": "sasrec", "params": params, "seed": 0, "relevant_gain": 0.0}
     corpus = Step("ingest", "made up", 1, {}, {}, ingest)
     step = Step("fit", "sasrec", 1, config, {"corpus": corpus}, fit)
     through, broken = Store(tmp_path / "through"), Store(tmp_path / "broken")

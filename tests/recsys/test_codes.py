@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from recsys.codes import read_codes
-from recsys.datasets.amazon import read_amazon2014
+from recsys.datasets.amazon import read_amazon
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 PUBLISHED = SHARED / "semantic_ids" / "beauty2014_semantic_ids.parquet"
@@ -223,7 +223,7 @@ def beauty() -> list[str]:
     if not PUBLISHED.exists():
         pytest.skip("the published codes of Amazon Beauty are not in ../shared/data")
     raw = SHARED / "amazon2014"
-    corpus = read_amazon2014(raw / "reviews_Beauty_5.json.gz", raw / "meta_Beauty.json.gz", k_core=5)
+    corpus = read_amazon(raw / "reviews_Beauty_5.json.gz", raw / "meta_Beauty.json.gz", k_core=5)
     return corpus.items["item_id"].to_list()
 
 

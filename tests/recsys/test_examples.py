@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.examples import Examples, Ragged
+from recsys.examples import Examples, QueryTexts, Ragged
 
 ROWS = st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=8)
 
@@ -77,3 +77,15 @@ def test_the_digest_sees_content_and_not_layout() -> None:
         make([[1, 2], [2]], [[3], [4]], [1, 0.5]),
     ]
     assert len({examples.digest(), *(other.digest() for other in others)}) == 4
+
+
+def test_select_and_pairs_keep_what_each_query_says() -> None:
+    plain = make([[], [2], []], [[4, 5], [6], [7]], [1, 1, 1, 1])
+    texts = QueryTexts(["red", "blue"], np.eye(2, dtype=np.float32))
+    examples = Examples(
+        plain.query_ids, plain.history, plain.targets, plain.gains, texts, np.array([1, 0, 1])
+    )
+    assert examples.select(np.array([2, 1])).text_rows.tolist() == [1, 0]
+    assert examples.pairs().text_rows.tolist() == [1, 1, 0, 1]
+    assert examples.select(np.array([2, 1])).pairs().texts is texts
+    assert plain.pairs().text_rows is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.datasets.amazon import read_amazon2014
+from recsys.datasets.amazon import read_amazon
 from recsys.evaluation.metrics import per_query_scores
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.knn import ItemKnn, KnnSum
@@ -41,7 +41,7 @@ class Beauty:
 @pytest.fixture(scope="module")
 def beauty() -> Beauty:
     meta = DATA / "meta_Beauty.json.gz"
-    corpus = read_amazon2014(DATA / "reviews_Beauty_5.json.gz", meta)
+    corpus = read_amazon(DATA / "reviews_Beauty_5.json.gz", meta)
     with gzip.open(meta, "rt") as lines:
         known = {item["asin"]: item for item in map(ast.literal_eval, lines)}
     items = [known.get(asin, {}) for asin in corpus.items["item_id"]]

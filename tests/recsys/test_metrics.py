@@ -131,3 +131,16 @@ def test_bad_input_is_refused(items: list, targets: list, gains: list | None, me
 def test_repeated_padding_is_no_repeated_item() -> None:
     scores = per_query_scores(ranking_of([[1, -1, -1]]), examples_of([[1]]), cutoffs=[3])
     assert scores["recall_at_3"].tolist() == [1]
+
+
+def test_recall_counts_targets_from_the_relevant_gain_on_and_ndcg_sees_all_gains() -> None:
+    examples = examples_of([[1, 2, 3]], [[1.0, 0.1, 0.01]])
+    ranking = ranking_of([[2, 3, 1, 0]])
+    anything = per_query_scores(ranking, examples, [2, 3])
+    relevant = per_query_scores(ranking, examples, [2, 3], relevant_gain=0.1)
+    exact = per_query_scores(ranking, examples, [2, 3], relevant_gain=1.0)
+    assert [scores["recall_at_2"].item() for scores in (anything, relevant, exact)] == [2 / 3, 1 / 2, 0.0]
+    assert [scores["recall_at_3"].item() for scores in (anything, relevant, exact)] == [1.0, 1.0, 1.0]
+    assert anything["ndcg_at_3"] == relevant["ndcg_at_3"] == exact["ndcg_at_3"]
+    with pytest.raises(ValueError, match=r"have no target with a gain of 2 at least"):
+        per_query_scores(ranking, examples, [2], relevant_gain=2.0)

@@ -126,9 +126,9 @@ def test_histories_that_begin_together_are_one_group() -> None:
     examples = Examples(np.array(["a", "a", "a", "b"]), history, targets, np.ones(4, dtype=np.float32))
     prefixes = CausalPairs.of(examples, 20, torch.device("cpu"))
     assert len(prefixes) == 2
-    items, at, asked = prefixes.batch(torch.tensor([0, 1]))
+    items, at, numbers = prefixes.batch(torch.tensor([0, 1]))
     assert items.tolist() == [[4, 5, 6], [5, 6, 7]]
-    assert sorted(zip(*at.tolist(), asked.tolist(), strict=True)) == [
+    assert sorted(zip(*at.tolist(), prefixes.targets[numbers].tolist(), strict=True)) == [
         (0, 1, 5),
         (0, 2, 6),
         (0, 3, 7),
@@ -172,9 +172,9 @@ def test_a_prefix_is_encoded_alike_alone_and_within_a_longer_history() -> None:
     retriever.fit(split.train, split.valid, two_levels())
     codes = torch.from_numpy(retriever.ids.codes)[torch.tensor([[3, 4, 5, 6]])]
     with torch.no_grad():
-        whole = retriever.model.queries(codes)
+        whole = retriever.model.states(codes)
         for length in range(5):
-            alone = retriever.model.queries(codes[:, :length])
+            alone = retriever.model.states(codes[:, :length])
             torch.testing.assert_close(whole[:, length], alone[:, length], rtol=1e-5, atol=1e-6)
 
 
@@ -201,7 +201,7 @@ def test_no_training_or_no_validation_examples_is_said_plainly() -> None:
     none = split.train.select(np.array([], dtype=np.int64))
     with pytest.raises(ValueError, match="no training examples"):
         small().fit(none, split.valid, dense())
-    with pytest.raises(ValueError, match="no validation examples"):
+    with pytest.raises(ValueError, match="validation or test examples are empty"):
         small().fit(split.train, none, dense())
 
 
@@ -222,12 +222,14 @@ def test_the_correction_takes_the_logarithm_of_a_leafs_share_off_its_logit() -> 
     retriever = small(dropout=0.0, training=budget).fit(split.train, split.valid, two_levels())
     targets = torch.from_numpy(two_levels().leaf_of_item[split.train.targets.flat()])
     with torch.no_grad():
-        vectors = torch.stack(
+        vectors = torch.cat(
             [
-                retriever.model.queries(torch.from_numpy(two_levels().codes[split.train.history[row]])[None])[
-                    0, -1
-                ]
-                for row in range(len(split.train))
+                retriever.model.queries(
+                    torch.from_numpy(two_levels().codes[history])[None],
+                    torch.tensor([[0], [len(history)]]),
+                    None,
+                )
+                for history in map(split.train.history.__getitem__, range(len(split.train)))
             ]
         )
         logits = (
@@ -367,3 +369,16 @@ def test_a_small_catalogue_is_ranked_whole_by_any_index(index: str) -> None:
         np.testing.assert_array_equal(flat.items, other.items)
         with pytest.raises(ValueError, match="an index is one of"):
             make(index=index.lower())
+
+
+def test_without_words_the_dual_encoder_has_no_weights_for_them() -> None:
+    split = cyclic_split(users=40)
+    budget = {"steps": 1, "batch_size": 16, "evaluate_every": 1}
+    retriever = small(training=budget).fit(split.train, split.valid, two_levels())
+    outside = {name.partition(".")[0] for name in retriever.model.state_dict()}
+    assert outside == {"embed", "join", "reader", "to_item"}
+    with torch.no_grad():
+        codes, at = torch.from_numpy(two_levels().codes[[[3, 4, 5]]]), torch.tensor([[0, 0], [1, 3]])
+        states = retriever.model.states(codes)[0, [1, 3]]
+        expected = states / states.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(retriever.model.queries(codes, at, None), expected)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.datasets.corpus import INTERACTIONS, ITEMS, Corpus
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of
 from recsys.examples import Examples, Ragged
 from recsys.splits import Sequences, leave_one_out, read_sequences, sequences_of, write_sequences
 
@@ -65,15 +65,16 @@ def test_histories_share_memory_with_the_sequences() -> None:
 
 
 def test_sequences_of_a_corpus_name_items_by_their_row() -> None:
-    items = pl.DataFrame([(i, "", "", []) for i in ("a", "b", "c", "d")], schema=ITEMS, orient="row")
-    interactions = pl.DataFrame(
-        [("u", "c", 1), ("u", "a", 1), ("u", "d", 2), ("v", "c", 0)], schema=INTERACTIONS, orient="row"
-    )
+    items = pl.DataFrame([(i, "", "", [], "") for i in ("a", "b", "c", "d")], schema=ITEMS, orient="row")
+    rows = [("v", "c", 0), ("u", "c", 1), ("u", "d", 2), ("u", "a", 1)]
+    events = pl.DataFrame(rows, schema=EVENTS, orient="row")
+    interactions = interactions_of(events, item_ids=items["item_id"])
     found = sequences_of(Corpus(items, interactions))
     assert found.user_ids.tolist() == ["u", "v"]
     assert [found.items[row].tolist() for row in range(2)] == [[2, 0, 3], [2]]
 
 
+@settings(deadline=None)  # a disk may be slow
 @given(rows=SEQUENCES)
 def test_sequences_survive_the_disk(tmp_path_factory: pytest.TempPathFactory, rows: list[list[int]]) -> None:
     path = tmp_path_factory.mktemp("sequences") / "sequences.parquet"

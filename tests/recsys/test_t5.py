@@ -190,3 +190,48 @@ def test_token_by_token_is_the_same_as_all_at_once(ours: T5) -> None:
 
 def test_tokens_of_levels_lie_behind_each_other() -> None:
     assert T5((3, 4), T5Config(width=8, layers=1)).blocks == [slice(1, 4), slice(4, 8)]
+
+
+def test_a_text_is_read_as_tokens_that_a_linear_map_makes_of_it(ours: T5, theirs: torch.nn.Module) -> None:
+    torch.manual_seed(1)
+    model = T5(SIZES, CONFIG, others=4, text_width=6, text_tokens=2).eval()
+    assert model.first_text == 1 + sum(SIZES) + 4
+    weights = {name: value for name, value in ours.state_dict().items() if name != "embedding.weight"}
+    assert set(model.load_state_dict(weights, strict=False).missing_keys) == {
+        "embedding.weight",
+        "project.weight",  # the texts themselves are no weights
+    }
+    model.embedding.weight.data[: len(ours.embedding.weight)] = ours.embedding.weight.data
+    model.texts = F.normalize(torch.randn(3, 6), dim=1)
+    first, user = model.first_text, 1 + sum(SIZES)
+    sources = torch.tensor([[user, first + 4, first + 5, 3, 4], [user + 1, first, first + 1, 7, PAD]])
+
+    embedded = model.embedding.weight[sources.clamp(max=first - 1)].clone()
+    for row, text in enumerate((2, 0)):  # tokens 4 and 5 are those of text 2
+        for number in range(2):
+            of_token = model.project.weight[CONFIG.width * number : CONFIG.width * (number + 1)]
+            embedded[row, 1 + number] = of_token @ model.texts[text]
+    start = torch.full((2, 1), PAD)
+    expected = theirs(
+        inputs_embeds=embedded, attention_mask=(sources != PAD).long(), decoder_input_ids=start
+    ).logits
+    hidden, _ = model.decode(start, model.encode(sources))
+    logits = model.logits(hidden, slice(0, 1 + sum(SIZES)))
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+
+
+def test_a_text_of_length_one_becomes_as_large_as_embeddings() -> None:
+    torch.manual_seed(0)
+    model = T5(SIZES, T5Config(width=256, layers=1), text_width=50, text_tokens=4)
+    embedded = model.project(F.normalize(torch.randn(20, 50), dim=1))
+    assert embedded.std().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_tokens_of_texts_take_no_random_numbers_from_the_other_weights() -> None:
+    states = []
+    for how in ({}, {"text_width": 6, "text_tokens": 2}):
+        torch.manual_seed(0)
+        states.append(T5(SIZES, CONFIG, **how).state_dict())
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    assert set(states[1]) - set(states[0]) == {"project.weight"}

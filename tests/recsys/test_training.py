@@ -316,7 +316,12 @@ def test_two_processes_with_uneven_shares_learn_what_one_does(tmp_path: Path) ->
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     out = subprocess.run(
-        [*launch, str(script), str(tmp_path)], capture_output=True, text=True, timeout=120, check=False, env=environment
+        [*launch, str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
     )
     assert out.returncode == 0, out.stderr
     alone = Line()

@@ -1,0 +1,147 @@
+"""The commands ``gritrec data``: which corpora there are, and how to get them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from recsys.datasets.cards import Card
+
+data = typer.Typer(no_args_is_help=True, help="Which corpora there are, and how to get them.")
+OUT = Console(highlight=False)
+
+
+@data.command("get")
+def get(
+    name: Annotated[str, typer.Argument(help="A name of `gritrec data list`, or the file of a card (YAML).")],
+    category: Annotated[
+        str | None, typer.Option(help="Which part of the corpus, where it has parts.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the files go; the card's folder if not given.")
+    ] = None,
+) -> None:
+    """Download a corpus, or check the files that are there.
+
+    Stopped downloads go on where they were. A file that has changed since it was first seen is refused.
+    """
+    from recsys.datasets.cards import find_card  # noqa: PLC0415
+    from recsys.datasets.download import fetch  # noqa: PLC0415
+
+    card = find_card(name).choose(category)
+    place = folder or card.folder
+    _introduce(card, place)
+    with _progress() as progress:
+        tasks = {file.name: progress.add_task(file.name, visible=False, total=None) for file in card.files}
+        files = fetch(
+            card,
+            place,
+            lambda file, done, total: progress.update(tasks[file], completed=done, total=total, visible=True),
+        )
+    OUT.print(
+        f"\nAll files are there. In a benchmark file:\n\n{_as_config(card, place, files)}", markup=False
+    )
+
+
+@data.command("check")
+def check(
+    path: Annotated[
+        Path, typer.Argument(help="A benchmark file (YAML), or a folder of raw files with --set reader=NAME.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key: data.raw=FOLDER of a file; reviews=FILE for a folder."),
+    ] = None,
+) -> None:
+    """Read a corpus as a run would, without its k-core, and tell what there is on one screen.
+
+    Broken lines are counted; what no run could read is an error that names file and line.
+    """
+    from pipelines.config import load_config, load_data  # noqa: PLC0415
+    from pipelines.stages import read_corpus  # noqa: PLC0415
+    from recsys.datasets.health import health  # noqa: PLC0415
+
+    given = settings or []
+    chosen = load_data(path, given) if path.is_dir() else load_config(path, given).data
+    changes = {"k_core": 1, "skip_bad_lines": True}
+    options = {**chosen.options, **{name: value for name, value in changes.items() if name in chosen.options}}
+    with TemporaryDirectory() as scratch, OUT.status("reading ..."):
+        corpus = read_corpus({**chosen.model_dump(), "options": options}, chosen.raw, Path(scratch))
+    for heading, facts in health(corpus).items():
+        OUT.print(heading, style="bold")
+        for name, value in facts.items():
+            OUT.print(f"  {name:32} {value}", markup=False, soft_wrap=True)
+
+
+@data.command("list")
+def list_() -> None:
+    """List the corpora that have a card, and what of them is on this disk."""
+    from recsys.datasets.cards import all_cards  # noqa: PLC0415
+
+    table = Table(Column("name", no_wrap=True), "what it is", "licence", "size", "on this disk")
+    for card in all_cards():
+        licence = re.split(r";|\. | \(| under ", card.licence)[0]
+        table.add_row(card.name, card.title, licence, _size(card), _present(card))
+    OUT.print(table)
+
+
+def _introduce(card: Card, folder: Path) -> None:
+    OUT.print(f"[bold]{escape(card.title)}[/bold]")
+    for label, text in {
+        "licence": card.licence,
+        "cite": card.citation,
+        "source": card.source,
+        "size": _size(card),
+        "folder": str(folder),
+    }.items():
+        OUT.print(f"  {label:8} {text}", markup=False, soft_wrap=True)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=OUT,
+    )
+
+
+def _as_config(card: Card, folder: Path, files: dict[str, Path]) -> str:
+    """The section ``data`` of a benchmark file on this corpus."""
+    named = {parameter: str(path.relative_to(folder)) for parameter, path in files.items()}
+    section = {"reader": card.reader, **card.options, "raw": str(folder), **named}
+    return yaml.safe_dump({"data": section}, sort_keys=False)
+
+
+def _size(card: Card) -> str:
+    size = card.size()
+    return decimal(size) if size else "by category" if card.categories else "unknown"
+
+
+def _present(card: Card) -> str:
+    """What of a corpus is in its folder: categories, or yes, no, or how many of its files."""
+    if card.categories:
+        there = [name for name in card.categories if not card.choose(name).missing(card.folder)]
+        return ", ".join(there) or "no"
+    missing, needed = len(card.missing(card.folder)), len(card.reads)
+    return {0: "yes", needed: "no"}.get(missing, f"{needed - missing} of {needed} files")

@@ -1,0 +1,44 @@
+"""What all parts of a benchmark file have in common."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+
+from semantic_ids.choices import check_arguments, nearest_name
+
+
+class Section(BaseModel):
+    """A part of a benchmark file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        for key in values if isinstance(values, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key {key!r}. {nearest_name(str(key), list(cls.model_fields))}")
+        return values
+
+
+def checked_arguments(
+    what: str, function: Callable[..., Any], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments as their annotations want them: YAML reads ``1e-3`` as text, for one.
+
+    Raises:
+        ValueError: names the first argument that is unknown or not of its type.
+    """
+    check_arguments(what, function, arguments)
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    checked = {}
+    for name, value in arguments.items():
+        try:
+            checked[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
+        except ValidationError as error:
+            raise ValueError(f"{what} cannot have {name} = {value!r}: {error.errors()[0]['msg']}") from error
+    return checked

@@ -1,0 +1,192 @@
+"""The reviews of every release of Amazon's, as events: the fast way by polars, the slow way line by line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from array import array
+from pathlib import Path
+
+import polars as pl
+
+from recsys.datasets.lines import decoded, excerpt, lines_of, parsed
+
+REVIEW_FIELDS = {
+    2014: ("reviewerID", "asin", "unixReviewTime"),
+    2018: ("reviewerID", "asin", "unixReviewTime"),
+    2023: ("user_id", "parent_asin", "timestamp"),
+}
+"""What a release calls the user, the item and the time of a review."""
+
+RATING_COLUMNS = {
+    2014: ("reviewerID", "asin", "rating", "unixReviewTime"),
+    2018: ("asin", "reviewerID", "rating", "unixReviewTime"),
+    2023: ("user_id", "parent_asin", "rating", "timestamp"),
+}
+"""The columns of a release's file of ratings only."""
+
+WITH_HEADER = (2023,)
+"""The releases whose files of ratings begin with the names of the columns."""
+
+TICKS = {2014: 1, 2018: 1, 2023: 1000}
+"""How many units of a release's time make a second."""
+
+LONGEST_ID = 100
+"""Characters; Amazon's own have 10 to 28."""
+
+YEAR_10000 = 253_402_300_800
+"""In seconds since 1970; what is later is in another unit."""
+
+PLAIN_ID = f"^[A-Za-z0-9_-]{{1,{LONGEST_ID}}}$"
+
+
+def read_events(path: Path, release: int, *, skip_bad_lines: bool) -> tuple[pl.DataFrame, int]:
+    """All reviews in the order of the file, and the number of lines skipped.
+
+    Returns:
+        :data:`~recsys.datasets.corpus.EVENTS` with ids as ``Categorical``, times as the file has them.
+
+    Raises:
+        ValueError: a line is broken, the file is cut off, or it holds no reviews.
+    """
+    if _is_ratings(path) and release in WITH_HEADER:
+        _check_header(path, release)
+    skipped = 0
+    try:
+        # Without all columns polars would not see that a line has too many.
+        whole = pl.QueryOptFlags(projection_pushdown=False)
+        events = _scan(path, release).collect(engine="streaming", optimizations=whole)
+        sound = _is_sound(events, release)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        sound = False
+    if not sound:
+        events, skipped = _read_lines(path, release, skip_bad_lines)
+    if events.is_empty():
+        raise ValueError(f"{path}: holds no reviews ({skipped} broken lines skipped)")
+    return events, skipped
+
+
+def _is_ratings(path: Path) -> bool:
+    return path.name.lower().endswith((".csv", ".csv.gz", ".csv.zst"))
+
+
+def _check_header(path: Path, release: int) -> None:
+    header = ",".join(RATING_COLUMNS[release])
+    _, line = next(lines_of(path), (0, b""))
+    if line.rstrip() != header.encode():
+        raise ValueError(f"{path}: the header must be {header}, not {excerpt(line)}")
+
+
+def _scan(path: Path, release: int) -> pl.LazyFrame:
+    """The events of a file; ids become numbers block by block, as their texts would fill the memory."""
+    user, item, time = REVIEW_FIELDS[release]
+    types = {user: pl.String, item: pl.String, time: pl.Int64}
+    if _is_ratings(path):
+        schema = {name: types.get(name, pl.String) for name in RATING_COLUMNS[release]}
+        has_header = release in WITH_HEADER
+        rows = pl.scan_csv(path, schema=schema, has_header=has_header, quote_char=None, glob=False)
+    else:
+        rows = pl.scan_ndjson(path, schema=types)
+    return rows.select(
+        pl.col(user).cast(pl.Categorical(pl.Categories.random())).alias("user_id"),
+        pl.col(item).cast(pl.Categorical(pl.Categories.random())).alias("item_id"),
+        pl.col(time).alias("timestamp"),
+    )
+
+
+def _is_sound(events: pl.DataFrame, release: int) -> bool:
+    """Whether no value is missing or odd; polars itself refuses broken lines and times of other types."""
+    if events.is_empty() or events.null_count().sum_horizontal().item():
+        return False
+    times = events["timestamp"]
+    if times.min() < 0 or times.max() >= YEAR_10000 * TICKS[release]:
+        return False
+    ids = (events[name].unique().cast(pl.String) for name in ("user_id", "item_id"))
+    return all(texts.str.contains(PLAIN_ID).all() for texts in ids)
+
+
+def _read_lines(path: Path, release: int, skip_bad_lines: bool) -> tuple[pl.DataFrame, int]:
+    """As :func:`_scan`, ten times slower, but the number of each line is known."""
+    is_ratings = _is_ratings(path)
+    header = is_ratings and release in WITH_HEADER
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    user_codes, item_codes, times = array("I"), array("I"), array("q")
+
+    def add(line: bytes) -> None:
+        user, item, time = _rating(line, release) if is_ratings else _review(line, release)
+        user_codes.append(users.setdefault(user, len(users)))
+        item_codes.append(items.setdefault(item, len(items)))
+        times.append(time)
+
+    _, skipped = parsed(path, add, skip_bad_lines=skip_bad_lines, header=header)
+    return pl.DataFrame(
+        {
+            "user_id": _categorical(users, user_codes),
+            "item_id": _categorical(items, item_codes),
+            "timestamp": pl.Series(times, dtype=pl.Int64),
+        }
+    ), skipped
+
+
+def _categorical(names: dict[str, int], codes: array[int]) -> pl.Series:
+    ids = pl.Series(list(names), dtype=pl.String).cast(pl.Categorical(pl.Categories.random()))
+    return ids.gather(pl.Series(codes, dtype=pl.UInt32))
+
+
+def _review(line: bytes, release: int) -> tuple[str, str, int]:
+    fields = REVIEW_FIELDS[release]
+    try:
+        review = json.loads(decoded(line))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {excerpt(line)}") from error
+    if not isinstance(review, dict):
+        raise ValueError(f"not a JSON object: {excerpt(line)}")
+    missing = [field for field in fields if review.get(field) in (None, "")]
+    if missing:
+        raise ValueError(f"lacks {', '.join(missing)}; is this the {release} release?")
+    user, item, time = fields
+    return (
+        _checked_id(user, review[user]),
+        _checked_id(item, review[item]),
+        _checked_time(time, review[time], release),
+    )
+
+
+def _rating(line: bytes, release: int) -> tuple[str, str, int]:
+    columns = RATING_COLUMNS[release]
+    try:
+        cells = next(csv.reader([decoded(line)], strict=True))
+    except csv.Error as error:
+        raise ValueError(f"not CSV ({error}): {excerpt(line)}") from error
+    if len(cells) != len(columns):
+        raise ValueError(f"{len(cells)} cells instead of {','.join(columns)}: {excerpt(line)}")
+    row = dict(zip(columns, cells, strict=True))
+    user, item, time = REVIEW_FIELDS[release]
+    seconds = int(row[time]) if row[time].isascii() and row[time].isdigit() else row[time]
+    return (
+        _checked_id(user, row[user]),
+        _checked_id(item, row[item]),
+        _checked_time(time, seconds, release),
+    )
+
+
+def _checked_id(field: str, value: object) -> str:
+    text = str(value) if isinstance(value, int) else value
+    if not isinstance(text, str) or not text.isprintable() or not 0 < len(text) <= LONGEST_ID:
+        raise ValueError(f"{field} is {_shortened(value)}, not a name of 1 to {LONGEST_ID} characters")
+    return text
+
+
+def _checked_time(field: str, value: object, release: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        unit = "seconds" if TICKS[release] == 1 else "milliseconds"
+        raise ValueError(f"{field} is {_shortened(value)}, not a whole number of {unit}")
+    if not 0 <= value < YEAR_10000 * TICKS[release]:
+        raise ValueError(f"{field} is {_shortened(value)}, not between the years 1970 and 10000")
+    return value
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

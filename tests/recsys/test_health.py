@@ -1,0 +1,60 @@
+"""Hand-counted corpora."""
+
+import polars as pl
+
+from recsys.datasets.corpus import EVENTS, ITEMS, JUDGEMENTS, QUERIES, Corpus, interactions_of
+from recsys.datasets.health import health
+
+CATALOGUE = pl.DataFrame(
+    [("a", "red tea pot", "B", ["x"], ""), ("b", "", "", [], ""), ("c", "cup", "", [], "small")],
+    schema=ITEMS,
+    orient="row",
+)
+
+
+def test_a_corpus_of_sequences() -> None:
+    events = [
+        ("u", "a", 0),
+        ("u", "b", 0),
+        ("v", "a", 86400),
+        ("v", "b", 90000),
+        ("v", "a", 90000),
+        ("w", "c", 5),
+    ]
+    found = interactions_of(
+        pl.DataFrame(events, schema=EVENTS, orient="row"), keep="all", item_ids=CATALOGUE["item_id"]
+    )
+    told = health(Corpus(CATALOGUE, found, skipped_lines=4, notes={"duplicate_reviews": 2}))
+    assert told["counts"] == {
+        "users": "3",
+        "items": "3",
+        "interactions": "6",
+        "interactions a user": "2.00 on average",
+        "of a user with an item again": "2",
+    }
+    # w and c leave; of what v did with a twice, one counts.
+    assert told["k-core survival"]["2-core"] == "2 users, 2 items, 4 interactions (66.7%)"
+    assert told["k-core survival"]["3-core"] == "0 users, 0 items, 0 interactions (0.0%)"
+    assert told["times"]["first"] == "1970-01-01 00:00 (0)"
+    assert told["times"]["last"] == "1970-01-02 01:00 (90000)"
+    assert told["texts"]["title"] == "66.7% of items"
+    assert told["texts"]["categories"] == told["texts"]["brand"] == "33.3% of items"
+    assert told["left out or counted"] == {"broken lines": "4", "duplicate reviews": "2"}
+
+
+def test_a_search_corpus_without_users() -> None:
+    nobody = interactions_of(pl.DataFrame(schema=EVENTS), item_ids=CATALOGUE["item_id"])
+    queries = [("1", "train", "tea", "", 0), ("2", "test", "cup", "", 0)]
+    answers = [("1", "a", 1.0), ("1", "c", 0.5), ("2", "c", 1.0)]
+    told = health(
+        Corpus(
+            CATALOGUE,
+            nobody,
+            pl.DataFrame(queries, schema=QUERIES, orient="row"),
+            pl.DataFrame(answers, schema=JUDGEMENTS, orient="row"),
+        )
+    )
+    assert "times" not in told
+    assert told["queries"]["train"] == "1 (1 texts, 0 after a history), 2.0 answers each"
+    assert told["queries"]["valid"] == "0 (0 texts, 0 after a history), 0.0 answers each"
+    assert told["queries"]["gains"] == "1: 2, 0.5: 1"
