@@ -17,6 +17,7 @@ from pipelines import stages
 from pipelines.config import BenchmarkConfig, CodesConfig, ConfigError, TokenizerConfig
 from pipelines.results import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.store import Step
+from recsys.datasets.readers import reader
 from semantic_ids.registry import ENTRY_POINTS
 
 _TOKENIZE_VERSION = 3
@@ -187,18 +188,23 @@ def _resolved(tokenizer: TokenizerConfig, shared: Mapping[str, Any]) -> dict[str
     kind = type(made)
     about: dict[str, Any] = {"class": f"{kind.__module__}:{kind.__qualname__}", "params": made.params()}
     if not kind.__module__.startswith("semantic_ids."):
-        digests = [file.name + hashlib.sha256(file.read_bytes()).hexdigest() for file in _source(kind)]
-        about["source_sha256"] = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+        about["source_sha256"] = _source_sha256(kind)
         for entry in entry_points(group=ENTRY_POINTS, name=tokenizer.recipe):
             about["version"] = entry.dist.version if entry.dist else None
     return about
 
 
-def _source(kind: type) -> set[Path]:
-    """All of a class's package; of a loose module, it and what it imports of the modules beside it."""
-    package = sys.modules[kind.__module__.partition(".")[0]]
+def _source_sha256(plug_in: Any) -> str:
+    """Of the files of :func:`_source`, whatever folder they lie in."""
+    digests = [file.name + hashlib.sha256(file.read_bytes()).hexdigest() for file in _source(plug_in)]
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _source(plug_in: Any) -> set[Path]:
+    """All of its package; of a loose module, it and what it imports of the modules beside it."""
+    package = sys.modules[plug_in.__module__.partition(".")[0]]
     found = {file for folder in getattr(package, "__path__", ()) for file in Path(folder).rglob("*.py")}
-    todo = [] if found else [Path(inspect.getfile(kind))]
+    todo = [] if found else [Path(inspect.getfile(plug_in))]
     while todo:
         file = todo.pop()
         found.add(file)
@@ -220,6 +226,9 @@ def _ingest(config: BenchmarkConfig) -> Step:
     about["sha256"] = {
         name: _sha256((data.raw or Path()) / file, "data.raw=FOLDER") for name, file in data.files.items()
     }
+    read = reader(data.reader)
+    if not read.__module__.startswith("recsys."):
+        about["source_sha256"] = _source_sha256(read)
     return Step("ingest", config.name, 5, about, {}, partial(stages.ingest, data.raw))
 
 

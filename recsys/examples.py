@@ -7,7 +7,7 @@ runs wherever torch runs and never meets a string on a hot path.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -111,13 +111,18 @@ class Examples:
     """Questions to a retriever, and for training and evaluation also the answers.
 
     Attributes:
-        query_ids: ``(Q,)`` unicode, sorted and unique in an evaluation set (training examples of
-            one user share theirs).
+        query_ids: ``(Q,)`` unicode, sorted and unique in an evaluation set; where there is ``query_rows``,
+            those that training examples share, each once.
         history: item rows, oldest first; the whole past, which a retriever may shorten.
         targets: relevant item rows, one or more a query.
         gains: one float32 for each of ``targets.flat()``; 1.0 where relevance is binary.
         texts: what can be asked in words; None where the next item is asked for, without a word.
         text_rows: ``(Q,)`` int64, the row of each query in ``texts``; None if there are none.
+        query_rows: ``(Q,)`` int64, the row of each example in ``query_ids``; None where it is its own. (The
+            text of an id a hundred million times over is what memory would go into.)
+
+    Raises:
+        ValueError: there are texts without rows in them, or the reverse.
     """
 
     query_ids: npt.NDArray[np.str_]
@@ -126,29 +131,44 @@ class Examples:
     gains: Floats
     texts: QueryTexts | None = None
     text_rows: Ints | None = None
+    query_rows: Ints | None = None
+
+    def __post_init__(self) -> None:
+        if (self.texts is None) != (self.text_rows is None):
+            raise ValueError("texts of queries and the rows of queries in them come together")
 
     def __len__(self) -> int:
-        return len(self.query_ids)
+        return len(self.history)
+
+    def names(self) -> npt.NDArray[np.str_]:
+        """``(Q,)`` unicode: the query id of each example."""
+        return self.query_ids if self.query_rows is None else self.query_ids[self.query_rows]
 
     def select(self, rows: Ints | slice) -> Examples:
         """The chosen queries, in the order given."""
         gains = Ragged.from_lengths(np.arange(len(self.gains)), self.targets.lengths).select(rows).flat()
         return Examples(
-            self.query_ids[rows],
+            self.query_ids[rows] if self.query_rows is None else self.query_ids,
             self.history.select(rows),
             self.targets.select(rows),
             self.gains[gains],
             self.texts,
             None if self.text_rows is None else self.text_rows[rows],
+            None if self.query_rows is None else self.query_rows[rows],
         )
 
     def pairs(self) -> Examples:
         """One query for every target: what training learns from."""
         rows, targets = self.targets.row_ids(), self.targets.flat()
         single = Ragged.from_lengths(targets, np.ones(len(targets), dtype=np.int64))
-        asked = None if self.text_rows is None else self.text_rows[rows]
         return Examples(
-            self.query_ids[rows], self.history.select(rows), single, self.gains, self.texts, asked
+            self.query_ids,
+            self.history.select(rows),
+            single,
+            self.gains,
+            self.texts,
+            None if self.text_rows is None else self.text_rows[rows],
+            rows if self.query_rows is None else self.query_rows[rows],
         )
 
     def at_least(self, gain: float) -> Examples:
@@ -156,8 +176,7 @@ class Examples:
         kept = self.gains >= gain
         lengths = np.bincount(self.targets.row_ids()[kept], minlength=len(self))
         targets = Ragged.from_lengths(self.targets.flat()[kept], lengths)
-        some = Examples(self.query_ids, self.history, targets, self.gains[kept], self.texts, self.text_rows)
-        return some.select(np.flatnonzero(lengths))
+        return replace(self, targets=targets, gains=self.gains[kept]).select(np.flatnonzero(lengths))
 
     def answered(self, gain: float) -> Examples:
         """Those queries that have a target of so much gain; all their targets stay."""
@@ -168,14 +187,18 @@ class Examples:
         """Of each user all that training may see of it, out of examples that repeat its beginnings.
 
         The examples of one user stand together, the one with the longest history last: its history and
-        what follows is the row.
+        what follows is the row. Examples that follow each other are of one user if they share their id, or
+        if the history of the later one begins where that of the other does.
 
         Raises:
             ValueError: there are no examples.
         """
         if len(self) == 0:
             raise ValueError("there are no training examples; users need 4 interactions to give one")
-        last = self.select(np.append(self.query_ids[1:] != self.query_ids[:-1], True).nonzero()[0])
+        names = self.query_ids if self.query_rows is None else self.query_rows
+        starts, lengths = self.history.starts, self.history.lengths
+        same = (names[1:] == names[:-1]) | ((starts[1:] == starts[:-1]) & (lengths[1:] > 0))
+        last = self.select(np.append(~same, True).nonzero()[0])
         rows = np.concatenate([last.history.row_ids(), last.targets.row_ids()])
         items = np.concatenate([last.history.flat(), last.targets.flat()])
         return Ragged.from_lengths(
@@ -185,7 +208,9 @@ class Examples:
     def digest(self) -> str:
         """64 hex digits that two evaluation sets share only if every question and answer agree."""
         sha = hashlib.sha256()
-        sha.update("\n".join(self.query_ids.tolist()).encode())
+        sha.update("\n".join(self.names().tolist()).encode())
+        if self.texts is not None and self.text_rows is not None:
+            sha.update("\n".join(self.texts.words[row] for row in self.text_rows.tolist()).encode())
         for ragged in (self.history, self.targets):
             sha.update(ragged.lengths.astype("<i8").tobytes())
             sha.update(ragged.flat().astype("<i8").tobytes())

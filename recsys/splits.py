@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,22 +201,24 @@ def leave_one_out(sequences: Sequences) -> Split:
     shortens them. They share the values of ``sequences``; gains are 1.
     """
     users = np.flatnonzero(sequences.items.lengths >= 3)
+    names = sequences.user_ids[users]
     starts, stops = sequences.items.starts[users], sequences.items.stops[users]
     counts = stops - starts - 3
     nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    prefixes = _next_items(sequences, np.repeat(starts, counts), np.repeat(starts + 1, counts) + nth, names)
     return Split(
-        train=_next_items(sequences, np.repeat(users, counts), np.repeat(starts + 1, counts) + nth),
-        valid=_next_items(sequences, users, stops - 2),
-        test=_next_items(sequences, users, stops - 1),
+        train=replace(prefixes, query_rows=np.repeat(np.arange(len(users)), counts)),
+        valid=_next_items(sequences, starts, stops - 2, names),
+        test=_next_items(sequences, starts, stops - 1, names),
     )
 
 
-def _next_items(sequences: Sequences, users: Ints, targets: Ints) -> Examples:
-    """For each place in ``targets``, a place in the sequence of the user beside it: all before it → it."""
-    values, starts = sequences.items.values, sequences.items.starts
+def _next_items(sequences: Sequences, starts: Ints, targets: Ints, names: npt.NDArray[np.str_]) -> Examples:
+    """For each place in ``targets``, what stands before it from the start beside it on → it."""
+    values = sequences.items.values
     return Examples(
-        query_ids=sequences.user_ids[users],
-        history=Ragged(values, starts[users], targets),
+        query_ids=names,
+        history=Ragged(values, starts, targets),
         targets=Ragged(values, targets, targets + 1),
         gains=np.ones(len(targets), dtype=np.float32),
     )

@@ -22,17 +22,20 @@ READERS = {
 """Name → ``module:function``. Parameters of a reader that take a ``Path`` are its files."""
 
 SEARCH = ("esci", "jdsearch")
-"""Those whose corpora hold queries; in the others the next item is what is asked for."""
+"""Those whose corpora hold queries; in all others the next item is what is asked for."""
 
 
 def reader(name: str) -> Callable[..., Corpus]:
-    """The reader of that name.
+    """The reader of that name, or that of your own which ``module:function`` names.
 
     Raises:
         ValueError: there is none; the message names the nearest.
     """
-    if name not in READERS:
+    if name not in READERS and ":" not in name:
         raise ValueError(f"no reader is called {name!r}. {nearest_name(name, list(READERS))}")
-    module, function = READERS[name].split(":")
-    read: Callable[..., Corpus] = getattr(import_module(module), function)
+    module, _, function = READERS.get(name, name).partition(":")
+    try:
+        read: Callable[..., Corpus] = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"reader {name!r} cannot be imported: {error}") from error
     return read

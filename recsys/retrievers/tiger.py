@@ -172,10 +172,12 @@ class Tiger(TrainedRetriever):
         """``(Q, 1)`` int64; ``(Q, 0)`` where users have none."""
         if not self.user_tokens:
             return torch.empty(len(examples), 0, dtype=torch.int64, device=self._device)
-        users, place = np.unique(examples.query_ids, return_inverse=True)
         # Not hash(), which is another one in every process.
-        hashed = np.array([zlib.crc32(user.encode()) % self.user_tokens for user in users.tolist()])
-        return torch.from_numpy(self.model.blocks[-1].stop + hashed[place])[:, None].to(self._device)
+        hashed = np.array(
+            [zlib.crc32(user.encode()) % self.user_tokens for user in examples.query_ids.tolist()]
+        )
+        of_each = hashed if examples.query_rows is None else hashed[examples.query_rows]
+        return torch.from_numpy(self.model.blocks[-1].stop + of_each)[:, None].to(self._device)
 
     def _text_tokens_of(self, texts: TextVectors | None, queries: int) -> Tensor:
         """``(Q, text_tokens)`` int64; ``(Q, 0)`` without texts."""

@@ -256,6 +256,7 @@ def test_a_corpus_of_queries_is_a_search(tiny: Path) -> None:
             "a made-up shop has files of its own; leave out reviews",
         ),
         ("data={raw: here}", "data.reader: Field required"),
+        ("data={reader: 'no_such:read', raw: here}", "reader 'no_such:read' cannot be imported"),
         ("evaluation.relevant_gain=-1", "relevant_gain: Input should be greater than or equal to 0"),
     ],
 )

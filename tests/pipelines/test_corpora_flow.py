@@ -93,7 +93,8 @@ semantic_ids: {levels: 3, codebook_size: 16}
 tokenizers: [random-id, rq-kmeans]
 retrievers:
   - kind: dual-encoder
-    params: {width: 32, heads: 2, feed_forward: 32, training: {steps: 150, batch_size: 64, learning_rate: 0.01}}
+    params:
+      {width: 32, heads: 2, feed_forward: 32, training: {steps: 150, batch_size: 64, learning_rate: 0.01}}
 evaluation: {cutoffs: [10], reference: random-id}
 """
 
@@ -119,7 +120,5 @@ def test_where_content_tells_content_beats_codes_at_random(reader: str, learns: 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_where_nothing_tells_no_tokenizer_is_found_better(seed: int, learns: Path) -> None:
-    found = verdicts(
-        learns, f"{{reader: amazon, shop: {{users: 800, items: 300, signal: 0, seed: {seed}}}}}"
-    )
+    found = verdicts(learns, f"{{reader: amazon, shop: {{users: 800, items: 300, signal: 0, seed: {seed}}}}}")
     assert found == {"rq-kmeans": "no evidence"}

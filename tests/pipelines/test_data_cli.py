@@ -13,8 +13,10 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
+from pipelines.config import load_config
 from pipelines.data_cli import OUT, data
-from recsys.datasets.cards import find_card
+from pipelines.data_config import DataConfig
+from recsys.datasets.cards import Card, all_cards, find_card
 
 
 def gritrec_data(*arguments: str) -> Result:
@@ -169,3 +171,57 @@ def test_the_commands_import_nothing_heavy() -> None:
         "print([name for name in ('torch', 'polars', 'mlflow', 'prefect') if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
+
+
+EXPERIMENTS = Path(__file__).parents[2] / "pipelines" / "experiments"
+
+
+@pytest.mark.parametrize("card", all_cards(), ids=lambda card: card.name)
+def test_what_a_card_says_of_its_reader_can_be_read_by_it(card: Card) -> None:
+    chosen = card.choose(card.categories[0] if card.categories else None)
+    section = {"reader": chosen.reader, "raw": "somewhere", **chosen.options, **chosen.reads}
+    assert DataConfig.model_validate(section).files == chosen.reads
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("beauty", "amazon2014"),
+        ("amazon2018", "amazon2018"),
+        ("amazon2023", "amazon2023"),
+        ("esci", "esci"),
+        ("jdsearch", "jdsearch"),
+        ("movielens", "movielens-25m"),
+        ("sequences", "s3rec"),
+    ],
+)
+def test_a_benchmark_looks_where_get_puts_the_files(file: str, name: str) -> None:
+    benchmark = load_config(EXPERIMENTS / f"{file}.yaml").data
+    card = find_card(name)
+    assert benchmark.raw == card.folder
+    known = {path for category in card.categories or [None] for path in card.choose(category).reads.values()}
+    assert {file for name, file in benchmark.files.items() if name in card.reads} <= known
+
+
+def test_check_tells_on_one_screen_what_a_corpus_holds(here: Path) -> None:
+    (here / "log.csv").write_text("user_id,item_id,timestamp\n" + "u,a,1\nu,b,2\nv,a,3\nv,a,4\n")
+    done = gritrec_data("check", ".", "--set", "reader=table", "--set", "interactions=log.csv")
+    assert done.exit_code == 0, done.output
+    told = {line[2:34].strip(): line[34:].strip() for line in done.output.splitlines()}
+    assert (told["users"], told["items"], told["interactions"]) == ("2", "2", "3")
+    assert told["2-core"] == "0 users, 0 items, 0 interactions (0.0%)"
+    assert told["first"] == "1970-01-01 00:00 (1)"
+    assert len(done.output.splitlines()) < 40
+
+
+def test_check_reads_what_a_benchmark_would(here: Path) -> None:
+    shop = "data={reader: esci, shop: {users: 300, items: 120}}"
+    done = gritrec_data("check", str(EXPERIMENTS / "esci.yaml"), "--set", shop)
+    assert done.exit_code == 0, done.output
+    assert "answers each" in done.output
+    assert list(here.iterdir()) == []
+
+
+def test_check_says_what_a_folder_lacks() -> None:
+    done = gritrec_data("check", ".", "--set", "reader=amazon")
+    assert "reader 'amazon' needs the name of its file 'reviews' in ." in str(done.exception)

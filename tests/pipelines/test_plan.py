@@ -1,7 +1,8 @@
-"""What counts as a change of a plug-in, so that its semantic IDs are made anew."""
+"""What counts as a change of a plug-in, so that what it gives is made anew."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipelines.config import load_config
 from pipelines.plan import plan
+from pipelines.store import Step, Store
 
 CLASS = "from semantic_ids.fitted import DenseIds\n\n\nclass Plug(DenseIds):\n    pass\n"
 
@@ -59,3 +61,37 @@ def test_an_installed_plug_in_counts_with_its_version(tiny: Path, tmp_path: Path
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plug\nVersion: {version}\n")
         digests.add(digest(tiny, "plugged-in"))
     assert len(digests) == 2
+
+
+READER = """
+from pathlib import Path
+
+import polars as pl
+
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of
+
+
+def read_log(log: Path, *, k_core: int = 1) -> Corpus:
+    rows = [line.split() for line in log.read_text().splitlines()]
+    events = pl.DataFrame([(u, i, int(t)) for u, i, t in rows], schema=EVENTS, orient="row")
+    found = interactions_of(events, k_core=k_core)
+    return Corpus(items_of(item_ids_of(found), pl.DataFrame(schema=ITEMS)), found)
+"""
+
+
+def test_a_reader_of_one_s_own_counts_with_its_source_and_its_files(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "plug_reader.py").write_text(READER)
+    (tmp_path / "log.txt").write_text("u a 1\nu b 2\n")
+    setting = f"data={{reader: 'plug_reader:read_log', raw: {tmp_path}, log: log.txt}}"
+
+    def ingest() -> Step:
+        return plan(load_config(tiny, [setting])).corpus
+
+    first = ingest()
+    store = Store(tmp_path / "stages")
+    store.make(first)
+    assert json.loads((store.folder(first) / "corpus.json").read_text())["interactions"] == 2
+    (tmp_path / "log.txt").write_text("u a 1\nu b 2\nu c 3\n")
+    second = ingest()
+    (tmp_path / "plug_reader.py").write_text(READER + "\n# changed\n")
+    assert len({first.digest, second.digest, ingest().digest}) == 3

@@ -57,7 +57,7 @@ def test_select_keeps_each_target_with_its_gain() -> None:
 
 def test_pairs_give_every_target_its_own_query() -> None:
     pairs = make([[1], [2, 3]], [[4, 5], [6]], [1, 2, 3]).pairs()
-    assert pairs.query_ids.tolist() == ["u0", "u0", "u1"]
+    assert pairs.names().tolist() == ["u0", "u0", "u1"]
     assert lists(pairs.history) == [[1], [1], [2, 3]]
     assert lists(pairs.targets) == [[4], [5], [6]]
 

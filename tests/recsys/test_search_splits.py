@@ -102,3 +102,20 @@ def test_targets_below_a_gain_are_left_out_of_training_and_unanswered_queries_of
     assert evaluated.query_ids.tolist() == ["q1", "q3"]
     assert [evaluated.targets[row].tolist() for row in range(2)] == [[0, 1], [0, 3]]
     assert len(train.answered(0.1)) == 3  # 0.1 in float32 is a little more than 0.1
+
+
+def test_what_a_user_took_is_one_sequence_however_often_they_asked(tmp_path: Path) -> None:
+    found = corpus(
+        [
+            ("u.1", "train", "x", "u", 0),
+            ("u.2", "train", "y", "u", 2),
+            ("v.1", "train", "x", "v", 1),
+            ("w.1", "train", "x", "", 0),
+            ("w.2", "train", "y", "", 0),
+        ],
+        [("u.1", "a", 1.0), ("u.2", "c", 1.0), ("v.1", "b", 1.0), ("w.1", "d", 1.0), ("w.2", "c", 1.0)],
+        [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("v", "d", 1), ("v", "b", 2)],
+    )
+    write_split(found, tmp_path)
+    rows = read_split(tmp_path, np.eye(2, dtype=np.float32)).train.sequences()
+    assert [rows[number].tolist() for number in range(len(rows))] == [[0, 1, 2], [3, 1], [3], [2]]

@@ -22,7 +22,7 @@ def sequences(rows: list[list[int]]) -> Sequences:
 def as_lists(examples: Examples) -> list[tuple[str, list[int], list[int]]]:
     return [
         (str(query), examples.history[row].tolist(), examples.targets[row].tolist())
-        for row, query in enumerate(examples.query_ids)
+        for row, query in enumerate(examples.names())
     ]
 
 
