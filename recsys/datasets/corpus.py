@@ -94,16 +94,20 @@ class Corpus:
     def digest(self) -> str:
         """64 hex digits that two corpora share only if their frames agree in every cell."""
         sha = hashlib.sha256()
-        for frame in (self.items, self.interactions, self.queries, self.judgements):
+        users = self.interactions["user_id"].rle().struct.unnest()
+        for frame in (self.items, users, self.queries, self.judgements):
             if frame is None:
                 continue
             sha.update(f"{len(frame)} rows\n".encode())
             for part in frame.iter_slices(100_000):
                 sha.update(part.write_ndjson().encode())
+        # As rows of the items, which are told above: as texts the interactions alone would take minutes.
+        sha.update(self.interactions["item_id"].to_physical().to_numpy().astype("<u4"))
+        sha.update(self.interactions["timestamp"].to_numpy().astype("<i8"))
         return sha.hexdigest()
 
     def statistics(self) -> dict[str, float]:
-        """``users``, ``items``, ``interactions``, ``mean_length`` (interactions a user), ``queries`` if any."""
+        """``users``, ``items``, ``interactions``, ``mean_length`` of users, and ``queries`` if there are any."""
         users = self.interactions["user_id"].n_unique()
         counted = {"queries": len(self.queries)} if self.queries is not None else {}
         return {
@@ -122,7 +126,8 @@ class Corpus:
     def _check_interactions(self) -> None:
         types = dict(self.interactions.schema)
         if list(types) != list(EVENTS) or types["timestamp"] != pl.Int64:
-            raise ValueError(f"interactions must have the columns {list(EVENTS)}, not {types}")
+            found = {name: str(kind)[:40] for name, kind in types.items()}  # an Enum may hold millions of names
+            raise ValueError(f"interactions must have the columns {list(EVENTS)}, timestamp Int64, not {found}")
         _check_no_nulls("interactions", self.interactions)
         users, items = types["user_id"], types["item_id"]
         if not (isinstance(users, pl.Enum) and isinstance(items, pl.Enum)):
@@ -204,12 +209,14 @@ def interactions_of(
     events = events.with_columns(_categorical(events["user_id"]), _categorical(events["item_id"]))
     if keep != "all":
         events = distinct_events(events, keep)
-    # Column by column: of what may be the largest frame of all there should never be two.
+    # Column by column, and nothing kept longer than needed: there may be a hundred million rows.
     rows = _core_rows(_codes(events["user_id"]), _codes(events["item_id"]), k_core)
     users = _enum(events["user_id"][rows], None)
-    order = np.lexsort((events["timestamp"][rows].to_numpy(), _codes(users)))
-    rows = rows[order]
-    return pl.DataFrame([users[order], _enum(events["item_id"][rows], item_ids), events["timestamp"][rows]])
+    order = np.lexsort((events["timestamp"][rows].to_numpy(), _codes(users))).astype(np.uint32)
+    users, rows = users[order], rows[order]
+    del order
+    items = _enum(events["item_id"][rows], item_ids)
+    return pl.DataFrame([users, items, events["timestamp"][rows]])
 
 
 def _categorical(ids: pl.Series) -> pl.Series:

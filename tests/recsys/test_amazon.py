@@ -208,6 +208,10 @@ BAD_REVIEWS = [
     ),
     ('{"reviewerID": "U1", "asin": "B1", "unixReviewTime": 99999999999999999999}', "unixReviewTime is 9999"),
     ('{"reviewerID": ["U1"], "asin": "B1", "unixReviewTime": 1}', "reviewerID is .* not a name"),
+    (
+        '{"reviewerID": %s, "asin": "B1", "unixReviewTime": 1}' % ("[" * 900 + "]" * 900),
+        "reviewerID is .* not a name",
+    ),
     ('{"reviewerID": "U1", "asin": "B\\ud800", "unixReviewTime": 1}', "asin is .* not a name"),
     ('{"reviewerID": "U1", "asin": "B\\u0000", "unixReviewTime": 1}', "asin is .* not a name"),
     (
@@ -291,6 +295,7 @@ BAD_META = [
     ("{'title': 'no asin'}", "not a dict with asin"),
     ("{'asin': 'B1', 'title': 7}", "title and brand must be texts"),
     ("{'asin': 'B1', 'categories': ['R', 'X']}", "categories must be a list of lists"),
+    ("{'asin': 'B1', 'categories': [['R', ['X']]]}", "the names in categories must be texts"),
 ]
 
 

@@ -64,6 +64,13 @@ def test_histories_share_memory_with_the_sequences() -> None:
         assert np.shares_memory(part.targets.values, given_.items.values)
 
 
+def test_training_names_each_user_once_however_many_examples_it_has() -> None:
+    train = leave_one_out(sequences([[1, 2, 3, 4, 5, 6], [7, 8, 9, 0]])).train
+    assert len(train) == 4
+    assert train.query_ids.tolist() == ["u0", "u1"]
+    assert train.names().tolist() == ["u0", "u0", "u0", "u1"]
+
+
 def test_sequences_of_a_corpus_name_items_by_their_row() -> None:
     items = pl.DataFrame([(i, "", "", [], "") for i in ("a", "b", "c", "d")], schema=ITEMS, orient="row")
     rows = [("v", "c", 0), ("u", "c", 1), ("u", "d", 2), ("u", "a", 1)]

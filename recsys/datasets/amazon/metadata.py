@@ -102,7 +102,10 @@ def _row(fields: dict[str, object], release: int) -> Row:
     if not (isinstance(paths, list) and all(isinstance(path, list) for path in paths)):
         kind = "a list of lists of names" if release == 2014 else "a list of names"
         raise ValueError(f"{ITEM_FIELDS[release][3]} must be {kind}")
-    names = dict.fromkeys(_clean(str(name)) for path in paths for name in path if name is not None)
+    found = [name for path in paths for name in path if name is not None]
+    if not all(isinstance(name, str | int | float) for name in found):
+        raise ValueError(f"the names in {ITEM_FIELDS[release][3]} must be texts")
+    names = dict.fromkeys(_clean(str(name)) for name in found)
     names.pop("", None)
     return (
         item_id,

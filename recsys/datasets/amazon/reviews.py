@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import reprlib
 from array import array
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def _is_sound(events: pl.DataFrame, release: int) -> bool:
 
 
 def _read_lines(path: Path, release: int, skip_bad_lines: bool) -> tuple[pl.DataFrame, int]:
-    """As :func:`_scan`, ten times slower, but the number of each line is known."""
+    """As :func:`_scan`, several times slower, but the number of each line is known."""
     is_ratings = _is_ratings(path)
     header = is_ratings and release in WITH_HEADER
     users: dict[str, int] = {}
@@ -172,21 +173,16 @@ def _rating(line: bytes, release: int) -> tuple[str, str, int]:
 
 
 def _checked_id(field: str, value: object) -> str:
-    text = str(value) if isinstance(value, int) else value
+    text = str(value) if type(value) is int else value
     if not isinstance(text, str) or not text.isprintable() or not 0 < len(text) <= LONGEST_ID:
-        raise ValueError(f"{field} is {_shortened(value)}, not a name of 1 to {LONGEST_ID} characters")
+        raise ValueError(f"{field} is {reprlib.repr(value)}, not a name of 1 to {LONGEST_ID} characters")
     return text
 
 
 def _checked_time(field: str, value: object, release: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         unit = "seconds" if TICKS[release] == 1 else "milliseconds"
-        raise ValueError(f"{field} is {_shortened(value)}, not a whole number of {unit}")
+        raise ValueError(f"{field} is {reprlib.repr(value)}, not a whole number of {unit}")
     if not 0 <= value < YEAR_10000 * TICKS[release]:
-        raise ValueError(f"{field} is {_shortened(value)}, not between the years 1970 and 10000")
+        raise ValueError(f"{field} is {reprlib.repr(value)}, not between the years 1970 and 10000")
     return value
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
