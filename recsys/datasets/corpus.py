@@ -107,7 +107,7 @@ class Corpus:
         return sha.hexdigest()
 
     def statistics(self) -> dict[str, float]:
-        """``users``, ``items``, ``interactions``, ``mean_length`` of users, and ``queries`` if there are any."""
+        """``users``, ``items``, ``interactions``, ``mean_length`` of users; ``queries`` if there are any."""
         users = self.interactions["user_id"].n_unique()
         counted = {"queries": len(self.queries)} if self.queries is not None else {}
         return {
@@ -126,8 +126,9 @@ class Corpus:
     def _check_interactions(self) -> None:
         types = dict(self.interactions.schema)
         if list(types) != list(EVENTS) or types["timestamp"] != pl.Int64:
-            found = {name: str(kind)[:40] for name, kind in types.items()}  # an Enum may hold millions of names
-            raise ValueError(f"interactions must have the columns {list(EVENTS)}, timestamp Int64, not {found}")
+            # An Enum may hold millions of names, none of which helps here.
+            found = {name: kind.base_type() for name, kind in types.items()}
+            raise ValueError(f"interactions must have the columns {EVENTS}, not {found}")
         _check_no_nulls("interactions", self.interactions)
         users, items = types["user_id"], types["item_id"]
         if not (isinstance(users, pl.Enum) and isinstance(items, pl.Enum)):
