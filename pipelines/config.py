@@ -249,6 +249,16 @@ class BenchmarkConfig(Section):
         return seeds
 
     @model_validator(mode="after")
+    def _queries_are_in_words_where_they_must_be(self) -> Self:
+        for retriever in self.retrievers:
+            if RETRIEVERS[retriever.kind].needs_query_texts and not self.data.is_search:
+                raise ValueError(
+                    f"retriever {retriever.name!r} answers queries in words, but of {self.data.reader} data "
+                    "the next item is asked for; leave it out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _reference_takes_part(self) -> Self:
         names = [tokenizer.name for tokenizer in self.tokenizers]
         if self.uses_ids() and self.evaluation.reference not in names:

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
@@ -78,6 +78,9 @@ def plan(config: BenchmarkConfig) -> Plan:
     """
     corpus = _ingest(config)
     text = config.text.model_dump(mode="json")
+    encoder = Path(config.text.encoder)
+    if encoder.is_dir():  # counts by its content, for it may be trained further
+        text["encoder_sha256"] = _sha256_of(file for file in encoder.rglob("*") if file.is_file())
     label = f"{config.name} {Path(config.text.encoder).name}"
     embeddings = Step("embed", label, 3, text, {"corpus": corpus}, stages.embed)
     floors = [
@@ -188,15 +191,18 @@ def _resolved(tokenizer: TokenizerConfig, shared: Mapping[str, Any]) -> dict[str
     kind = type(made)
     about: dict[str, Any] = {"class": f"{kind.__module__}:{kind.__qualname__}", "params": made.params()}
     if not kind.__module__.startswith("semantic_ids."):
-        about["source_sha256"] = _source_sha256(kind)
+        about["source_sha256"] = _sha256_of(_source(kind))
         for entry in entry_points(group=ENTRY_POINTS, name=tokenizer.recipe):
             about["version"] = entry.dist.version if entry.dist else None
     return about
 
 
-def _source_sha256(plug_in: Any) -> str:
-    """Of the files of :func:`_source`, whatever folder they lie in."""
-    digests = [file.name + hashlib.sha256(file.read_bytes()).hexdigest() for file in _source(plug_in)]
+def _sha256_of(files: Iterable[Path]) -> str:
+    """Of some files' names and contents, whatever folder they lie in."""
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(path.name + hashlib.file_digest(file, "sha256").hexdigest())
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
@@ -228,7 +234,7 @@ def _ingest(config: BenchmarkConfig) -> Step:
     }
     read = reader(data.reader)
     if not read.__module__.startswith("recsys."):
-        about["source_sha256"] = _source_sha256(read)
+        about["source_sha256"] = _sha256_of(_source(read))
     return Step("ingest", config.name, 5, about, {}, partial(stages.ingest, data.raw))
 
 

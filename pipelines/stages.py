@@ -23,6 +23,7 @@ from pipelines.progress import CONSOLE, progress
 from pipelines.report import html_report
 from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.scores import QueryScores, evaluation_set_digest
+from recsys.examples import Examples
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.fused import Fused
 from recsys.retrievers.table import RETRIEVERS
@@ -161,7 +162,7 @@ def fit(config: Config, inputs: Inputs, out: Path) -> None:
 
     A fit that was cut short goes on from a checkpoint, which lies beside the folders of its stage.
     """
-    split = _examples(inputs)
+    split, relevant = _examples(inputs), config["relevant_gain"]
     if "ids" in inputs:
         ids = SemanticIds.load(inputs["ids"])
     else:  # a retriever that looks at no codes: every item is its own
@@ -179,8 +180,8 @@ def fit(config: Config, inputs: Inputs, out: Path) -> None:
         texts = []
     training = getattr(retriever, "training", None)
     retriever.fit(
-        split.train.at_least(config["relevant_gain"]),
-        split.valid,
+        _not_empty(split.train.at_least(relevant), split.train, relevant),
+        _not_empty(split.valid.answered(relevant), split.valid, relevant),
         ids,
         texts=texts,
         seed=config["seed"],
@@ -192,7 +193,8 @@ def fit(config: Config, inputs: Inputs, out: Path) -> None:
 
 def score(config: Config, inputs: Inputs, out: Path) -> None:
     """The fitted retriever on the test examples → ``scores.parquet``, one row a query, and its figures."""
-    test = _examples(inputs).test.answered(config["relevant_gain"])
+    asked, relevant = _examples(inputs).test, config["relevant_gain"]
+    test = _not_empty(asked.answered(relevant), asked, relevant)
     corpus = json.loads((inputs["corpus"] / "corpus.json").read_text())
     retriever: Retriever = Retriever.load(inputs["retriever"] / "retriever")
     ranking = retriever.rank(
@@ -203,10 +205,8 @@ def score(config: Config, inputs: Inputs, out: Path) -> None:
     )
     QueryScores(
         test.query_ids,
-        per_query_scores(ranking, test, config["cutoffs"], relevant_gain=config["relevant_gain"]),
-        evaluation_set_digest(
-            test, corpus["item_ids_digest"], config["exclude_seen"], config["relevant_gain"]
-        ),
+        per_query_scores(ranking, test, config["cutoffs"], relevant_gain=relevant),
+        evaluation_set_digest(test, corpus["item_ids_digest"], config["exclude_seen"], relevant),
     ).write(out / "scores.parquet")
     (out / "retriever.json").write_text(
         json.dumps(retriever.figures(test, max(config["cutoffs"])), indent=2) + "\n"
@@ -222,6 +222,16 @@ def _examples(inputs: Inputs) -> Split:
     """Those of the corpus; queries in words with their embeddings."""
     vectors = inputs["embeddings"] / "query_embeddings.npy" if "embeddings" in inputs else None
     return read_split(inputs["corpus"], np.load(vectors, allow_pickle=False) if vectors else None)
+
+
+def _not_empty(relevant: Examples, every: Examples, gain: float) -> Examples:
+    """The relevant of these examples, of which some must be left if there were any."""
+    if len(every) and not len(relevant):
+        raise ValueError(
+            f"no answer has a gain of {gain:g}; the highest is {every.gains.max():g}: lower "
+            "evaluation.relevant_gain"
+        )
+    return relevant
 
 
 def _beside(out: Path, what: str) -> Path:

@@ -73,7 +73,9 @@ class Ragged:
         return [part for part in np.array_split(order, max(1, parts)) if len(part)]
 
     def flat(self) -> Ints:
-        """``(lengths.sum(),)`` int64: all rows one behind the other."""
+        """``(lengths.sum(),)`` int64: all rows one behind the other; not copied where they lie like that."""
+        if len(self) and (self.starts[1:] == self.stops[:-1]).all():
+            return self.values[self.starts[0] : self.stops[-1]]
         return self.values[self._positions()]
 
     def row_ids(self) -> Ints:
@@ -186,19 +188,25 @@ class Examples:
     def sequences(self) -> Ragged:
         """Of each user all that training may see of it, out of examples that repeat its beginnings.
 
-        The examples of one user stand together, the one with the longest history last: its history and
-        what follows is the row. Examples that follow each other are of one user if they share their id, or
-        if the history of the later one begins where that of the other does.
+        Of the examples of one user that with the longest history counts: its history and what follows is the
+        row. They share their id and stand together, the longest last; in search, where each query has an
+        id of its own, their histories begin at the same place, and queries that share no history are a row each.
 
         Raises:
             ValueError: there are no examples.
         """
         if len(self) == 0:
             raise ValueError("there are no training examples; users need 4 interactions to give one")
-        names = self.query_ids if self.query_rows is None else self.query_rows
-        starts, lengths = self.history.starts, self.history.lengths
-        same = (names[1:] == names[:-1]) | ((starts[1:] == starts[:-1]) & (lengths[1:] > 0))
-        last = self.select(np.append(~same, True).nonzero()[0])
+        if self.texts is None:
+            users = self.query_ids if self.query_rows is None else self.query_rows
+            order = np.arange(len(self))
+        else:
+            starts, lengths = self.history.starts, self.history.lengths
+            alone = (lengths == 0) & ~np.isin(starts, starts[lengths > 0])
+            users = np.where(alone, -1 - np.arange(len(self)), starts)
+            order = np.lexsort((lengths, users))
+            users = users[order]
+        last = self.select(order[np.append(users[1:] != users[:-1], True)])
         rows = np.concatenate([last.history.row_ids(), last.targets.row_ids()])
         items = np.concatenate([last.history.flat(), last.targets.flat()])
         return Ragged.from_lengths(

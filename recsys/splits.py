@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from recsys.datasets.corpus import Corpus
 
 
-_SPLITS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def write_split(corpus: Corpus, folder: str | Path) -> None:
     """Write all that :func:`read_split` needs: ``sequences.parquet``, and what search has beside it.
 
     That is ``queries.parquet``: for each query ``query_id``, ``split``, the row of its ``text``, where its
-    history begins and ends (``start``, ``stop``) among the items of all sequences, ``targets`` (item rows)
-    and ``gains``; and ``query_texts.parquet``, each text once.
+    history begins and ends (``start``, ``stop``) among the items of all sequences (-1 if nobody is known to
+    ask), ``targets`` (item rows) and ``gains``; and ``query_texts.parquet``, each text once.
     """
     folder = Path(folder)
     sequences = sequences_of(corpus)
@@ -119,21 +119,26 @@ def read_split(folder: str | Path, query_vectors: Floats | None = None) -> Split
     table = pq.read_table(folder / "queries.parquet").combine_chunks()
     values = sequences.items.flat()
     splits = table["split"].to_numpy()
-    return Split(**{name: _asked(table.filter(splits == name), values, texts) for name in _SPLITS})
+    return Split(**{name: _asked(table.filter(splits == name), values, texts) for name in SPLITS})
 
 
 def _asked(table: pa.Table, values: Ints, texts: QueryTexts) -> Examples:
     targets, gains = (table[name].combine_chunks() for name in ("targets", "gains"))
     return Examples(
         query_ids=np.array(table["query_id"].to_pylist(), dtype=np.str_),
-        history=Ragged(values, table["start"].to_numpy(), table["stop"].to_numpy()),
+        history=Ragged(values, _copied(table["start"]), _copied(table["stop"])),
         targets=Ragged.from_lengths(
-            targets.flatten().to_numpy(), targets.value_lengths().to_numpy().astype(np.int64)
+            _copied(targets.flatten()), targets.value_lengths().to_numpy().astype(np.int64)
         ),
-        gains=gains.flatten().to_numpy(),
+        gains=_copied(gains.flatten()),
         texts=texts,
-        text_rows=table["text"].to_numpy(),
+        text_rows=_copied(table["text"]),
     )
+
+
+def _copied(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Arrow's own memory is read-only, which PyTorch takes for a mistake."""
+    return np.array(column.to_numpy())
 
 
 def _rows_in(values: pl.Series, distinct: pl.Series) -> Ints:
@@ -145,13 +150,13 @@ def _rows_in(values: pl.Series, distinct: pl.Series) -> Ints:
 
 
 def _starts_of(users: pl.Series, sequences: Sequences) -> Ints:
-    """``(Q,)``: where the sequence of each user begins among the items of all; 0 for an unknown one."""
+    """``(Q,)``: where the sequence of each user begins among the items of all; -1 for an unknown one."""
     names = users.to_numpy().astype(np.str_)
     place = np.searchsorted(sequences.user_ids, names).clip(max=max(0, len(sequences.user_ids) - 1))
     if len(sequences.user_ids) == 0:
-        return np.zeros(len(names), dtype=np.int64)
+        return np.full(len(names), -1)
     starts = np.cumsum(sequences.items.lengths) - sequences.items.lengths
-    return np.where(sequences.user_ids[place] == names, starts[place], 0)
+    return np.where(sequences.user_ids[place] == names, starts[place], -1)
 
 
 def write_sequences(sequences: Sequences, path: str | Path) -> None:

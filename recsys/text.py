@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
     import polars as pl
+
+_LABEL = re.compile(r"(?:^|(?<=; ))(?:Title|Brand|Categories|Description): ")
 
 NO_TEXT = "Unknown item"
 """Stands for an item of which nothing is known; all such items share one embedding."""
@@ -38,6 +41,11 @@ def item_texts(items: pl.DataFrame) -> list[str]:
         }
         texts.append("; ".join(f"{name}: {part}" for name, part in parts.items() if part) or NO_TEXT)
     return texts
+
+
+def without_labels(text: str) -> str:
+    """What is known of an item, for those who count words: :func:`item_texts` without its own words."""
+    return "" if text == NO_TEXT else _LABEL.sub("", text)
 
 
 def write_texts(texts: Sequence[str], path: str | Path) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from recsys.splits import SPLITS
+
 ITEMS = {
     "item_id": pl.String,
     "title": pl.String,
@@ -40,8 +42,6 @@ QUERIES = {
 
 JUDGEMENTS = {"query_id": pl.String, "item_id": pl.String, "gain": pl.Float32}
 """Columns of what answers the queries: items with a gain above 0."""
-
-SPLITS = ("train", "valid", "test")
 
 Keep = Literal["first", "last", "all"]
 
@@ -233,14 +233,17 @@ def _enum(ids: pl.Series, names: pl.Series | None) -> pl.Series:
     present = ids.unique()
     texts = present.cast(pl.String)
     if names is None:
-        names = texts.sort()
+        order = texts.arg_sort()
+        names, place = texts[order], np.argsort(order.to_numpy()).astype(np.uint32)
     elif len(unknown := texts.filter(~texts.is_in(names.implode()))):
         raise ValueError(
             f"{len(unknown)} events are with items not in the catalogue, first {unknown.min()!r}"
         )
+    else:
+        place = _codes(texts.cast(pl.Enum(names))).astype(np.uint32)
     kind = pl.Enum(names)
     rows = np.zeros(int(present.to_physical().max() or 0) + 1, dtype=np.uint32)
-    rows[_codes(present)] = _codes(texts.cast(kind))
+    rows[_codes(present)] = place
     return pl.Series(ids.name, rows[_codes(ids)]).cat.to(kind)
 
 

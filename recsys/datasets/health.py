@@ -6,11 +6,15 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from recsys.datasets.corpus import SPLITS, Corpus, interactions_of
+from recsys.datasets.corpus import Corpus, interactions_of
+from recsys.splits import SPLITS
 from recsys.text import item_texts
 
 CORES = (2, 3, 5, 10)
 """The k for which k-core survival is told."""
+
+FIRST_MOMENT, LAST_MOMENT = 315_532_800, 253_402_300_800
+"""Seconds since 1970 from which to which a time is shown as a date: the years 1980 to 9999."""
 
 Facts = dict[str, str]
 """What is told → as it is shown."""
@@ -62,9 +66,10 @@ def _queries(queries: pl.DataFrame, judgements: pl.DataFrame) -> Facts:
 
 
 def _survival(interactions: pl.DataFrame, k: int) -> str:
+    """What is left of users, items and pairs of them."""
     left = interactions_of(interactions.cast({"user_id": pl.String, "item_id": pl.String}), k_core=k)
     users, items = left["user_id"].n_unique(), left["item_id"].n_unique()
-    share = len(left) / len(interactions)
+    share = len(left) / interactions.select("user_id", "item_id").n_unique()
     return f"{users:,} users, {items:,} items, {len(left):,} interactions ({share:.1%})"
 
 
@@ -80,10 +85,10 @@ def _times(interactions: pl.DataFrame) -> Facts:
 
 
 def _moment(seconds: int) -> str:
-    try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} ({seconds})"
-    except (ValueError, OverflowError, OSError):
+    """A date, unless the number is too small to be one: some sources only tell the order."""
+    if not FIRST_MOMENT <= seconds < LAST_MOMENT:
         return str(seconds)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} ({seconds})"
 
 
 def _texts(corpus: Corpus) -> Facts:

@@ -126,5 +126,5 @@ def _check_ranking(ranking: Ranking, examples: Examples, width: int) -> None:
 def _refuse(bad: npt.NDArray[np.bool_], examples: Examples, what: str) -> None:
     """Raise a ValueError that counts the ``bad`` ``(Q,)`` queries and names the first."""
     if bad.any():
-        first = examples.query_ids[np.flatnonzero(bad)[:3]].tolist()
+        first = examples.names()[np.flatnonzero(bad)[:3]].tolist()
         raise ValueError(f"{int(bad.sum())} of {len(examples)} queries {what}; first: {', '.join(first)}")

@@ -31,7 +31,7 @@ class Retriever(Persistent, ABC):
         uses_ids: whether the codes matter; a retriever to which they do not is a floor under all
             tokenizers.
         uses_texts: whether it learns from the items' texts.
-        uses_query_texts: whether it reads what queries say in words.
+        needs_query_texts: whether it can only answer queries in words.
         is_random: whether another seed gives another retriever.
         scores_are_logits: whether a softmax makes probabilities of its scores; else they are at least 0
             and their shares of the sum do.
@@ -40,7 +40,7 @@ class Retriever(Persistent, ABC):
     ids: SemanticIds
     uses_ids: ClassVar[bool] = True
     uses_texts: ClassVar[bool] = False
-    uses_query_texts: ClassVar[bool] = False
+    needs_query_texts: ClassVar[bool] = False
     is_random: ClassVar[bool] = True
     scores_are_logits: ClassVar[bool] = True
 

@@ -15,8 +15,8 @@ from recsys.retrievers.base import Retriever
 from semantic_ids.ids import SemanticIds
 from semantic_ids.tokenizer import OnStep
 
-_TERMS = 2**20
-"""Terms are told apart by a hash of so many values, so that no vocabulary has to be kept."""
+_HASHES = 2**31 - 1
+"""Terms are told apart by a hash of so many values, so that of a vocabulary only numbers are kept."""
 
 _MATCHES_AT_ONCE = 2**22
 """Bounds memory: so many scores of items that share a term with a query are held at a time."""
@@ -42,8 +42,9 @@ class Bm25(Retriever):
         b: how far long texts are held to say more of everything, 0 … 1.
 
     Attributes:
+        terms: ``(T,)`` int64, the hashes of all terms, ascending.
         weights, items, starts: postings, those of a term behind each other: what its standing there counts,
-            float32; the rows of items, ascending, int32; where each term begins, ``(2**20 + 1,)`` int64.
+            float32; the rows of items, ascending, int32; where each term begins, ``(T + 1,)`` int64.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -51,7 +52,7 @@ class Bm25(Retriever):
 
     uses_ids = False
     uses_texts = True
-    uses_query_texts = True
+    needs_query_texts = True
     is_random = False
     scores_are_logits = False
 
@@ -76,16 +77,18 @@ class Bm25(Retriever):
         Raises:
             ValueError: queries have no texts, there is not one text an item, or no words in any.
         """
-        from recsys.text import NO_TEXT  # noqa: PLC0415 — needs more than ranking does
+        from recsys.text import without_labels  # noqa: PLC0415 — needs more than ranking does
 
         _words_of(train)
         if len(texts) != ids.num_items:
             raise ValueError(f"one text an item is needed: {len(texts)} texts for {ids.num_items} items")
-        counts = _counts(["" if text == NO_TEXT else text for text in texts])
+        counts = _counts([without_labels(text) for text in texts])
         if not counts.nnz:
             raise ValueError("there are no words in any of the texts to search in")
         self.ids = ids
-        postings = self._weighed(counts).T.tocsr()
+        terms = np.unique(counts.indices)
+        self.terms = torch.from_numpy(terms.astype(np.int64))
+        postings = self._weighed(_among(terms, counts)).T.tocsr()
         self.weights = torch.from_numpy(postings.data)
         self.items = torch.from_numpy(postings.indices.astype(np.int32))
         self.starts = torch.from_numpy(postings.indptr.astype(np.int64))
@@ -94,7 +97,7 @@ class Bm25(Retriever):
     def _weighed(self, counts: sp.csr_array) -> sp.csr_array:
         """``(N, terms)`` counts → what each counts in a score, float32."""
         lengths = counts.sum(axis=1)
-        frequency = np.bincount(counts.indices, minlength=_TERMS)
+        frequency = np.bincount(counts.indices, minlength=counts.shape[1])
         rarity = np.log1p((counts.shape[0] - frequency + 0.5) / (frequency + 0.5))
         saturation = self.k1 * (1 - self.b + self.b * lengths / lengths.mean())
         saturation = np.repeat(saturation, np.diff(counts.indptr))
@@ -104,7 +107,7 @@ class Bm25(Retriever):
     def prepare(self) -> None:
         """Put the postings together."""
         parts = (self.weights.numpy(), self.items.numpy(), self.starts.numpy())
-        self._postings = sp.csr_array(parts, shape=(_TERMS, self.ids.num_items))
+        self._postings = sp.csr_array(parts, shape=(len(self.terms), self.ids.num_items))
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """The ``width`` best items for each query; scores are at least 0.
@@ -112,7 +115,7 @@ class Bm25(Retriever):
         Raises:
             ValueError: queries have no texts.
         """
-        asked = _counts(_words_of(queries))
+        asked = _among(self.terms.numpy(), _counts(_words_of(queries)))
         items = np.empty((len(queries), min(width, self.ids.num_items)), dtype=np.int64)
         scores = np.empty(items.shape, dtype=np.float32)
         # Of each query no more items than this have a term of it.
@@ -135,18 +138,26 @@ def _words_of(queries: Examples) -> list[str]:
 
 
 def _counts(texts: Sequence[str]) -> sp.csr_array:
-    """``(texts, terms)`` float32: how often each term stands in each text."""
+    """``(texts, hashes)`` float32: how often each term stands in each text."""
     # Only here, so that the other retrievers need no scikit-learn.
     from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415
 
     hashing = HashingVectorizer(
-        n_features=_TERMS,
+        n_features=_HASHES,
         alternate_sign=False,
         norm=None,
         token_pattern=r"\w+",  # noqa: S106  (sizes, shades and term ids may have one digit)
         dtype=np.float32,
     )
     return sp.csr_array(hashing.transform(texts))
+
+
+def _among(terms: Ints, counts: sp.csr_array) -> sp.csr_array:
+    """``(texts, T)``: the counts of some terms, by their sorted hashes; the others are left out."""
+    place = np.searchsorted(terms, counts.indices).clip(max=len(terms) - 1)
+    known = terms[place] == counts.indices
+    starts = np.concatenate([[0], np.cumsum(known)])[counts.indptr]
+    return sp.csr_array((counts.data[known], place[known], starts), (counts.shape[0], len(terms)))
 
 
 def _blocks(sizes: Ints, bound: int) -> list[slice]:

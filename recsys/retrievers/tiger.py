@@ -38,7 +38,7 @@ class Tiger(TrainedRetriever):
         width, layers, heads, head_width, feed_forward, dropout: see :class:`~recsys.t5.T5Config`.
         max_history: how many of the latest items are read.
         user_tokens: where above 0, a source begins with one of so many tokens, which the user's id
-            hashes to; the paper has 2,000.
+            hashes to; the paper has 2,000. Not for search, whose queries have ids of their own.
         text_tokens: how many tokens are made of what a query says in words, at least 1; where queries
             say nothing there are none.
         beam: width of the search; as wide as the ranking where that is longer.
@@ -76,7 +76,13 @@ class Tiger(TrainedRetriever):
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
-        """Pairs of query and target, in parts of like length."""
+        """Pairs of query and target, in parts of like length.
+
+        Raises:
+            ValueError: there are user tokens, but examples are queries and not users.
+        """
+        if self.user_tokens and train.texts is not None:
+            raise ValueError("tiger cannot have user_tokens in search: queries have ids of their own")
         pairs = train.pairs()
         histories, sources = self._sources(pairs)
         targets = torch.from_numpy(pairs.targets.flat()).to(self._device)

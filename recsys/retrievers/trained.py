@@ -6,7 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +32,13 @@ class TrainedRetriever(Retriever):
     Attributes:
         model: what is trained.
         training: the budget.
+        uses_query_texts: whether it reads what queries say in words.
         text_width: numbers in the vector of a query's text; 0 if queries have none, or none that is read.
     """
 
     model: nn.Module
     training: Training
+    uses_query_texts: ClassVar[bool] = False
     text_width: int = 0
 
     @abstractmethod
@@ -67,6 +69,7 @@ class TrainedRetriever(Retriever):
             "class": type(self).__qualname__,
             "settings": self.params(),
             "data": _fingerprint(train, ids.codes),
+            "valid": valid.digest(),
             "seed": seed,
         }
         with seeded(seed):

@@ -23,6 +23,9 @@ class TransitionKnn(NearestItems):
     relative of the sequential rules of Ludewig & Jannach, *Evaluation of session-based
     recommendation algorithms*, 2018, §3.2.)
 
+    Order is that of the examples: where training ends in a query with several answers, these stand in the
+    order of their rows.
+
     Args:
         shrinkage: s, at least 0.
         fade: what a place more between two items leaves of their count, 0 … 1.

@@ -257,6 +257,7 @@ def test_a_corpus_of_queries_is_a_search(tiny: Path) -> None:
         ),
         ("data={raw: here}", "data.reader: Field required"),
         ("data={reader: 'no_such:read', raw: here}", "reader 'no_such:read' cannot be imported"),
+        ("retrievers.1=bm25", "retriever 'bm25' answers queries in words, but of amazon data the next item"),
         ("evaluation.relevant_gain=-1", "relevant_gain: Input should be greater than or equal to 0"),
     ],
 )

@@ -122,3 +122,10 @@ def test_where_content_tells_content_beats_codes_at_random(reader: str, learns: 
 def test_where_nothing_tells_no_tokenizer_is_found_better(seed: int, learns: Path) -> None:
     found = verdicts(learns, f"{{reader: amazon, shop: {{users: 800, items: 300, signal: 0, seed: {seed}}}}}")
     assert found == {"rq-kmeans": "no evidence"}
+
+
+def test_a_gain_that_no_answer_has_is_named(tmp_path: Path) -> None:
+    config = made_up("esci.yaml", "{reader: esci, shop: {users: 100, items: 120}}", tmp_path)
+    evaluation = config.evaluation.model_copy(update={"relevant_gain": 9.0})
+    with pytest.raises(ValueError, match="no answer has a gain of 9; the highest is 1: lower evaluation"):
+        run(config.model_copy(update={"evaluation": evaluation}))

@@ -95,3 +95,18 @@ def test_a_reader_of_one_s_own_counts_with_its_source_and_its_files(tiny: Path, 
     second = ingest()
     (tmp_path / "plug_reader.py").write_text(READER + "\n# changed\n")
     assert len({first.digest, second.digest, ingest().digest}) == 3
+
+
+def test_a_sentence_encoder_in_a_folder_counts_by_its_content(tiny: Path, tmp_path: Path) -> None:
+    encoder = tmp_path / "encoder"
+    (encoder / "inner").mkdir(parents=True)
+    (encoder / "inner" / "weights").write_bytes(b"one")
+
+    def embed() -> str:
+        steps = plan(load_config(tiny, [f"text.encoder={encoder}"])).steps()
+        return next(step.digest for step in steps if step.stage == "embed")
+
+    before = embed()
+    assert embed() == before
+    (encoder / "inner" / "weights").write_bytes(b"two")
+    assert embed() != before

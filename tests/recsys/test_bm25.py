@@ -131,3 +131,20 @@ def test_what_cannot_be_answered_is_said_plainly() -> None:
     for params in ({"k1": -1}, {"b": 1.5}):
         with pytest.raises(ValueError, match="k1 must be at least 0 and b from 0 to 1"):
             Bm25(**params)
+
+
+def test_the_names_of_fields_are_no_words_of_an_item() -> None:
+    texts = ["Title: red shoe; Brand: Acme", "Title: blue shoe; Categories: Shoes > Brand new", NO_TEXT]
+    ranking = fitted(texts).rank(ask(["brand", "title categories"]), 3)
+    assert ranking.items[0].tolist() == [1, 0, 2]
+    assert (ranking.scores[0] > 0).tolist() == [True, False, False]
+    assert ranking.scores[1].tolist() == [0, 0, 0]
+
+
+def test_terms_are_told_apart_in_a_large_vocabulary() -> None:
+    # Of so many terms hashed to 2**20 values, hundreds would share one.
+    texts = [" ".join(f"{row * 10 + place}x" for place in range(10)) for row in range(4000)]
+    asked = [f"{row * 10}x" for row in range(0, 4000, 40)]
+    ranking = fitted(texts).rank(ask(asked), 2)
+    assert ranking.items[:, 0].tolist() == list(range(0, 4000, 40))
+    assert (ranking.scores[:, 1] == 0).all()

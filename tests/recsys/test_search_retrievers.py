@@ -221,21 +221,17 @@ def test_queries_of_another_kind_are_refused(make: Any) -> None:
     assert not hasattr(retriever, "model")  # said before the training, not behind it
 
 
-def test_the_source_of_tiger_is_user_then_text_then_history() -> None:
-    retriever = tiger(training=BRIEF, user_tokens=7, text_tokens=3)
+def test_the_source_of_tiger_is_text_then_history() -> None:
+    retriever = tiger(training=BRIEF, text_tokens=3)
     retriever.fit(by_half(60, 0), by_half(30, 1), IDS)
     queries, model = by_half(5, 2), retriever.model
     ranking = retriever.rank(queries, 64)
-    model.texts = torch.from_numpy(queries.texts.vectors)
-    _, lead = retriever._sources(queries)
-    first_of_user = 1 + 8 + 8
+    first_text = 1 + 8 + 8
     for row in range(5):
-        text = first_of_user + 7 + 3 * int(queries.text_rows[row])
+        text = first_text + 3 * int(queries.text_rows[row])
         codes = IDS.codes[queries.history[row]] + np.array([1, 9])
-        user = int(lead(torch.tensor([row]))[0, 0])
-        assert first_of_user <= user < first_of_user + 7
         model.texts = torch.from_numpy(queries.texts.vectors)
-        source = torch.tensor([[user, text, text + 1, text + 2, *codes.flatten()]])
+        source = torch.tensor([[text, text + 1, text + 2, *codes.flatten()]])
         best = IDS.codes[ranking.items[row, 0]]
         with torch.no_grad():
             hidden, _ = model.decode(torch.tensor([[0, 1 + best[0]]]), model.encode(source))
@@ -339,3 +335,8 @@ def test_a_mixture_joins_words_and_codes() -> None:
     mixture.fit(train, valid, IDS)
     alone = [recall(member, test) for member in mixture.members]
     assert recall(mixture, test) > max(alone)
+
+
+def test_user_tokens_are_refused_where_examples_are_queries() -> None:
+    with pytest.raises(ValueError, match="queries have ids of their own"):
+        Tiger(user_tokens=8).fit(by_item(20, 0), by_item(5, 1), IDS)

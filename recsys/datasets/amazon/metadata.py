@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import html
 import json
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.datasets.corpus import ITEMS
-from recsys.datasets.lines import decoded, excerpt, parsed
+from recsys.datasets.lines import decoded, excerpt, parsed, unescaped
 
 Row = tuple[str, str, str, list[str], str]
 """Of :data:`~recsys.datasets.corpus.ITEMS`."""
@@ -61,7 +60,12 @@ def _scanned(path: Path, release: int, wanted: set[str]) -> list[Row] | None:
         found = pl.scan_ndjson(path, schema=schema).filter(is_wanted).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
-    if found[item_id].null_count():
+    has_nul = pl.element().str.contains("\x00", literal=True)
+    odd = found.select(
+        pl.col(item_id).is_null()
+        | pl.concat_list(item_id, title, brand, categories).list.eval(has_nul).list.any()
+    )
+    if odd.to_series().any():  # polars makes NUL of halves of characters
         return None
     return [_row(fields, release) for fields in found.iter_rows(named=True)]
 
@@ -118,4 +122,4 @@ def _row(fields: dict[str, object], release: int) -> Row:
 
 def _clean(text: str) -> str:
     """Entities decoded, white space evened out, halves of characters replaced."""
-    return " ".join(html.unescape(text).encode(errors="replace").decode().split())
+    return " ".join(unescaped(text).encode(errors="replace").decode().split())

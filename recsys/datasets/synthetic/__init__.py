@@ -50,8 +50,9 @@ def write_shop(
     """Write the shop as a corpus of the given name into ``folder``.
 
     The same arguments give the same bytes, and the same seed and sizes the same shop whatever the
-    corpus. Every user has 5 to 40 events, about 9 on average, and no item twice; some rare items
-    have fewer than 5 and leave with a 5-core. Memory does not grow with the number of users, but for
+    corpus. Every user has 5 to 40 events, about 9 on average, and no item twice (in ``jdsearch`` more
+    or less, for what is asked for may be looked at again); some rare items have fewer than 5 and leave
+    with a 5-core. Memory does not grow with the number of users, but for
     ``esci`` with that of queries.
 
     Args:
