@@ -77,11 +77,15 @@ def read_results(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> Resul
         folders = {key.removeprefix(prefix): path for key, path in inputs.items() if key.startswith(prefix)}
         cells.append(read_cell(tuple(names), folders))
     evaluation = config["evaluation"]
+    dataset = read_dataset(config["title"], inputs["corpus"])
     seen = "left out" if evaluation["exclude_seen"] else "kept"
+    asked = "the corpus' own test queries" if "queries" in dataset.counts else "leave-one-out"
+    least = evaluation["relevant_gain"]
+    relevant = f", answers relevant from a gain of {least:g} on" if least else ""
     return summarise(
         config["title"],
-        read_dataset(config["title"], inputs["corpus"]),
-        f"leave-one-out, full catalogue, items of a user's own history {seen}",
+        dataset,
+        f"{asked}, full catalogue, items of a user's own history {seen}{relevant}",
         cells,
         reference=evaluation["reference"],
         metric=evaluation["metric"],

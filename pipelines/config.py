@@ -378,5 +378,5 @@ def _apply(values: dict[str, Any], setting: str) -> None:
 
 
 def _explain(where: tuple[int | str, ...], message: str) -> str:
-    place = ".".join(str(part) for part in where) or "file"
-    return f"  {place}: {message.removeprefix('Value error, ')}"
+    place = ".".join(str(part) for part in where)
+    return f"  {place}{': ' if place else ''}{message.removeprefix('Value error, ')}"

@@ -20,7 +20,6 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from recsys.datasets.cards import Card
@@ -80,6 +79,12 @@ def check(
     from recsys.datasets.health import health  # noqa: PLC0415
 
     given = settings or []
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is no benchmark file and no folder; gritrec data list tells of corpora"
+        )
+    if path.suffix not in (".yaml", ".yml") and not path.is_dir():
+        raise ValueError(f"{path} is no benchmark file (YAML); of raw files give the folder")
     chosen = load_data(path, given) if path.is_dir() else load_config(path, given).data
     changes = {"k_core": 1, "skip_bad_lines": True}
     options = {**chosen.options, **{name: value for name, value in changes.items() if name in chosen.options}}
@@ -96,11 +101,11 @@ def list_() -> None:
     """List the corpora that have a card, and what of them is on this disk."""
     from recsys.datasets.cards import all_cards  # noqa: PLC0415
 
-    table = Table(Column("name", no_wrap=True), "what it is", "licence", "size", "on this disk")
     for card in all_cards():
-        licence = re.split(r";|\. | \(| under ", card.licence)[0]
-        table.add_row(card.name, card.title, licence, _size(card), _present(card))
-    OUT.print(table)
+        licence = re.split(r";|\. | \(| under ", card.licence)[0].removesuffix(".")
+        OUT.print(f"[bold]{card.name:24}[/bold]{_size(card):12}on this disk: {_present(card)}")
+        OUT.print(f"  {card.title}", markup=False, style="dim", soft_wrap=True)
+        OUT.print(f"  {licence}", markup=False, style="dim", soft_wrap=True)
 
 
 def _introduce(card: Card, folder: Path) -> None:

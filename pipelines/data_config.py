@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.section import Section, checked_arguments
-from recsys.datasets.readers import SEARCH, reader
+from pipelines.section import Section, checked_arguments, parameter_types
+from recsys.datasets.readers import READERS, SEARCH, reader
 
 
 class ShopConfig(Section):
@@ -23,7 +24,7 @@ class ShopConfig(Section):
 
     users: int = Field(2000, ge=10)
     items: int = Field(1000, ge=100)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     signal: float = Field(1.0, ge=0, le=1)
 
 
@@ -50,32 +51,35 @@ class DataConfig(Section):
     @classmethod
     def _sorted_by_the_reader(cls, values: Any) -> Any:
         """Everything flat, as it stands in the file → files and options."""
-        if not isinstance(values, dict) or not isinstance(values.get("reader"), str):
+        if not isinstance(values, dict):
             return values
+        if not isinstance(values.get("reader"), str):
+            raise ValueError(f"give a reader: {', '.join(READERS)}, or module:function of your own")
         read = reader(values["reader"])
         own = {key: value for key, value in values.items() if key not in ("reader", "raw", "shop")}
-        what = f"reader {values['reader']!r}"
-        checked = checked_arguments(what, read, own)
-        names = _file_parameters(read)
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(read).parameters.items()
-            if name not in names and parameter.default is not parameter.empty
-        }
+        checked = checked_arguments(f"reader {values['reader']!r}", read, own)
+        files = _file_parameters(values["reader"], read)
+        parameters = inspect.signature(read).parameters
+        known = {name: p.default for name, p in parameters.items() if p.default is not p.empty} | checked
         return {
             **{key: values[key] for key in ("reader", "raw", "shop") if key in values},
-            "files": {name: str(checked[name]) for name in names if checked.get(name)},
-            "options": {**defaults, **{key: checked[key] for key in checked if key not in names}},
+            "files": {name: str(value) for name, value in known.items() if name in files and value},
+            "options": {name: value for name, value in known.items() if name not in files},
         }
 
     @model_validator(mode="after")
     def _has_files_or_a_shop(self) -> Self:
-        if (self.raw is None) == (self.shop is None):
-            raise ValueError("give either raw, the folder of the files, or shop, for a made-up one")
+        if self.raw is None and self.shop is None:
+            raise ValueError("give raw, the folder of the files, or shop, for a made-up one")
+        if self.raw and self.shop:
+            whole = f"--set 'data={{reader: {self.reader}, shop: {{}}}}'"
+            raise ValueError(f"give either raw or shop, not both; {whole} makes a shop of it")
+        if self.shop and self.reader not in READERS:
+            raise ValueError(f"no shop can be made up for reader {self.reader!r}; give raw")
         if self.shop and self.files:
             raise ValueError(f"a made-up shop has files of its own; leave out {', '.join(self.files)}")
-        parameters = _file_parameters(reader(self.reader))
-        lacking = [name for name, needed in parameters.items() if needed and name not in self.files]
+        needed = _file_parameters(self.reader, reader(self.reader))
+        lacking = [name for name in needed if needed[name] and name not in self.files]
         if self.raw and lacking:
             raise ValueError(
                 f"reader {self.reader!r} needs the name of its file {lacking[0]!r} in {self.raw}"
@@ -88,11 +92,23 @@ class DataConfig(Section):
         return self.reader in SEARCH
 
 
-def _file_parameters(read: Any) -> dict[str, bool]:
-    """Those of a reader that take a file, and whether it must be given."""
-    hints = get_type_hints(read)
-    return {
-        name: parameter.default is parameter.empty
-        for name, parameter in inspect.signature(read).parameters.items()
-        if hints[name] in (Path, Path | None)
-    }
+def _file_parameters(name: str, read: Callable[..., Any]) -> dict[str, bool]:
+    """Those of a reader that take a file, and whether it must be given.
+
+    Raises:
+        ValueError: a parameter is of a kind that a benchmark file cannot give.
+    """
+    kinds = parameter_types(read)
+    files = {}
+    for parameter in inspect.signature(read).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ValueError(f"reader {name!r} must name its parameters: it has {parameter}")
+        kind = kinds.get(parameter.name)
+        if kind in (Path, Path | None):
+            files[parameter.name] = parameter.default is parameter.empty
+        elif "Path" in str(kind):
+            raise ValueError(
+                f"reader {name!r} must take its files as Path or Path | None, each by itself: "
+                f"{parameter.name} is {kind}"
+            )
+    return files

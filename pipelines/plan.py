@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
@@ -17,13 +18,13 @@ from pipelines import stages
 from pipelines.config import BenchmarkConfig, CodesConfig, ConfigError, TokenizerConfig
 from pipelines.results import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.store import Step
-from recsys.datasets.readers import reader
+from recsys.datasets.readers import READERS
 from semantic_ids.registry import ENTRY_POINTS
 
 _TOKENIZE_VERSION = 3
 """Of fitting and of importing alike: one stage, whose files are written by one function."""
 
-_FIT_VERSION = 3
+_FIT_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def plan(config: BenchmarkConfig) -> Plan:
     corpus = _ingest(config)
     text = config.text.model_dump(mode="json")
     encoder = Path(config.text.encoder)
-    if encoder.is_dir():  # counts by its content, for it may be trained further
-        text["encoder_sha256"] = _sha256_of(file for file in encoder.rglob("*") if file.is_file())
+    if encoder.is_dir() and config.text.encoder not in ("lsa", "minilm"):
+        text["encoder_sha256"] = _sha256_of(_files_in(encoder, "*"))  # it may be trained further
     label = f"{config.name} {Path(config.text.encoder).name}"
     embeddings = Step("embed", label, 3, text, {"corpus": corpus}, stages.embed)
     floors = [
@@ -191,37 +192,49 @@ def _resolved(tokenizer: TokenizerConfig, shared: Mapping[str, Any]) -> dict[str
     kind = type(made)
     about: dict[str, Any] = {"class": f"{kind.__module__}:{kind.__qualname__}", "params": made.params()}
     if not kind.__module__.startswith("semantic_ids."):
-        about["source_sha256"] = _sha256_of(_source(kind))
+        about["source_sha256"] = _sha256_of(_source(kind.__module__))
         for entry in entry_points(group=ENTRY_POINTS, name=tokenizer.recipe):
             about["version"] = entry.dist.version if entry.dist else None
     return about
 
 
-def _sha256_of(files: Iterable[Path]) -> str:
-    """Of some files' names and contents, whatever folder they lie in."""
+def _sha256_of(files: Mapping[str, Path]) -> str:
+    """Of some files' contents, each under a name."""
     digests = []
-    for path in files:
+    for name, path in sorted(files.items()):
         with path.open("rb") as file:
-            digests.append(path.name + hashlib.file_digest(file, "sha256").hexdigest())
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+            digests.append(name + hashlib.file_digest(file, "sha256").hexdigest())
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _source(plug_in: Any) -> set[Path]:
-    """All of its package; of a loose module, it and what it imports of the modules beside it."""
-    package = sys.modules[plug_in.__module__.partition(".")[0]]
-    found = {file for folder in getattr(package, "__path__", ()) for file in Path(folder).rglob("*.py")}
-    todo = [] if found else [Path(inspect.getfile(plug_in))]
+def _files_in(folder: Path, pattern: str) -> dict[str, Path]:
+    """By their paths in the folder."""
+    return {str(file.relative_to(folder)): file for file in folder.rglob(pattern) if file.is_file()}
+
+
+def _source(module: str) -> dict[str, Path]:
+    """All of a module's package; of a loose module, it and what it imports of what lies beside it."""
+    top = sys.modules[module.partition(".")[0]]
+    folders = list(getattr(top, "__path__", ()))
+    if folders:
+        return {name: file for folder in folders for name, file in _files_in(Path(folder), "*.py").items()}
+    todo = [Path(inspect.getfile(top))]
+    found: dict[str, Path] = {}
     while todo:
         file = todo.pop()
-        found.add(file)
+        found[file.name] = file
         names: set[str] = set()
         for node in ast.walk(ast.parse(file.read_bytes())):
             if isinstance(node, ast.Import):
-                names |= {alias.name for alias in node.names}
+                names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                names.add(str(node.module))
-        beside = {file.with_name(f"{name}.py") for name in names}
-        todo += [module for module in beside - found if module.is_file()]
+                names.add(str(node.module).partition(".")[0])
+        for name in names:
+            beside = file.with_name(name)
+            if beside.is_dir():
+                found |= {f"{name}/{path}": part for path, part in _files_in(beside, "*.py").items()}
+            elif (loose := file.with_name(f"{name}.py")).is_file() and loose.name not in found:
+                todo.append(loose)
     return found
 
 
@@ -230,12 +243,12 @@ def _ingest(config: BenchmarkConfig) -> Step:
     data = config.data
     about = data.model_dump(mode="json", exclude={"raw"})
     about["sha256"] = {
-        name: _sha256((data.raw or Path()) / file, "data.raw=FOLDER") for name, file in data.files.items()
+        name: _sha256((data.raw or Path()) / file, f"data.raw=FOLDER, or another name with data.{name}=FILE")
+        for name, file in data.files.items()
     }
-    read = reader(data.reader)
-    if not read.__module__.startswith("recsys."):
-        about["source_sha256"] = _sha256_of(_source(read))
-    return Step("ingest", config.name, 5, about, {}, partial(stages.ingest, data.raw))
+    if data.reader not in READERS:
+        about["source_sha256"] = _sha256_of(_source(data.reader.partition(":")[0]))
+    return Step("ingest", config.name, 6, about, {}, partial(stages.ingest, data.raw))
 
 
 def _sha256(path: Path, setting: str) -> str:
@@ -244,7 +257,10 @@ def _sha256(path: Path, setting: str) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
+        there = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, there, n=1)
+        instead = f" ({close[0]} is there)" if close else ""
         raise ConfigError(
-            f"cannot read {path}: {error.strerror}; put the file there, or say where it is with "
+            f"cannot read {path}: {error.strerror}{instead}; put the file there, or say where it is with "
             f"--set {setting}"
         ) from error

@@ -34,7 +34,7 @@ def checked_arguments(
         ValueError: names the first argument that is unknown or not of its type.
     """
     check_arguments(what, function, arguments)
-    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    hints = parameter_types(function.__init__ if inspect.isclass(function) else function)
     checked = {}
     for name, value in arguments.items():
         try:
@@ -42,3 +42,16 @@ def checked_arguments(
         except ValidationError as error:
             raise ValueError(f"{what} cannot have {name} = {value!r}: {error.errors()[0]['msg']}") from error
     return checked
+
+
+def parameter_types(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotation of each parameter; what is returned may be known to type checkers only."""
+    given = {
+        name: kind for name, kind in getattr(function, "__annotations__", {}).items() if name != "return"
+    }
+    if not given:  # nothing to look up, as in a class without a constructor of its own
+        return {}
+    # Names in annotations are looked up in the module of what is asked, here of a class made for it.
+    return get_type_hints(
+        type("Parameters", (), {"__annotations__": given, "__module__": function.__module__})
+    )

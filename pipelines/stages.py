@@ -74,7 +74,8 @@ def read_corpus(config: Config, raw: Path | None, shop: Path) -> Corpus:
         raw: the folder of its files.
         shop: where those of a made-up shop are put.
     """
-    from recsys.datasets.readers import reader  # noqa: PLC0415
+    from recsys.datasets.corpus import Corpus  # noqa: PLC0415
+    from recsys.datasets.readers import SEARCH, reader  # noqa: PLC0415
     from recsys.datasets.synthetic import write_shop  # noqa: PLC0415
 
     options = config["options"]
@@ -83,7 +84,14 @@ def read_corpus(config: Config, raw: Path | None, shop: Path) -> Corpus:
         files = write_shop(shop, config["reader"], **config["shop"], **release)
     else:
         files = {name: (raw or Path()) / file for name, file in config["files"].items()}
-    return reader(config["reader"])(**files, **options)
+    corpus = reader(config["reader"])(**files, **options)
+    if not isinstance(corpus, Corpus):
+        raise ValueError(f"reader {config['reader']!r} must return a Corpus, not {type(corpus).__name__}")
+    if corpus.queries is not None and config["reader"] not in SEARCH:
+        raise ValueError(
+            f"reader {config['reader']!r} returns queries; benchmarks take them only from {', '.join(SEARCH)}"
+        )
+    return corpus
 
 
 def embed(config: Config, inputs: Inputs, out: Path) -> None:
@@ -95,9 +103,15 @@ def embed(config: Config, inputs: Inputs, out: Path) -> None:
     from recsys.text import read_texts  # noqa: PLC0415
 
     corpus = inputs["corpus"]
+    texts = read_texts(corpus / "texts.parquet")
+    if len(set(texts)) == 1:
+        raise ValueError(
+            f"all {len(texts)} items have the same text, {texts[0]!r}, so no tokenizer can tell them apart: "
+            "give the reader a file that describes the items, or compare retrievers that need no semantic IDs"
+        )
     asked = corpus / "query_texts.parquet"
     items, queries = embed_texts(
-        read_texts(corpus / "texts.parquet"),
+        texts,
         config["encoder"],
         queries=read_texts(asked) if asked.exists() else (),
         dimensions=config["dimensions"],

@@ -190,7 +190,7 @@ class Examples:
 
         Of the examples of one user that with the longest history counts: its history and what follows is the
         row. They share their id and stand together, the longest last; in search, where each query has an
-        id of its own, their histories begin at the same place, and queries that share no history are a row each.
+        id of its own, their histories begin at the same place, and queries without a history are a row each.
 
         Raises:
             ValueError: there are no examples.

@@ -210,14 +210,16 @@ def interactions_of(
     events = events.with_columns(_categorical(events["user_id"]), _categorical(events["item_id"]))
     if keep != "all":
         events = distinct_events(events, keep)
-    # Column by column, and nothing kept longer than needed: there may be a hundred million rows.
     rows = _core_rows(_codes(events["user_id"]), _codes(events["item_id"]), k_core)
-    users = _enum(events["user_id"][rows], None)
-    order = np.lexsort((events["timestamp"][rows].to_numpy(), _codes(users))).astype(np.uint32)
-    users, rows = users[order], rows[order]
-    del order
-    items = _enum(events["item_id"][rows], item_ids)
-    return pl.DataFrame([users, items, events["timestamp"][rows]])
+    # Column by column, nothing kept longer than needed, and no copy where all rows stay: there may be a
+    # hundred million of them.
+    users, items, times = (events if len(rows) == len(events) else events[rows]).get_columns()
+    del events, rows
+    users = _enum(users, None)
+    order = np.lexsort((times.to_numpy(), _codes(users))).astype(np.uint32)
+    users, items = users[order], items[order]
+    items = _enum(items, item_ids)
+    return pl.DataFrame([users, items, times[order]])
 
 
 def _categorical(ids: pl.Series) -> pl.Series:

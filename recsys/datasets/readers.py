@@ -32,10 +32,20 @@ def reader(name: str) -> Callable[..., Corpus]:
         ValueError: there is none; the message names the nearest.
     """
     if name not in READERS and ":" not in name:
-        raise ValueError(f"no reader is called {name!r}. {nearest_name(name, list(READERS))}")
+        raise ValueError(
+            f"no reader is called {name!r}. {nearest_name(name, list(READERS))} "
+            "Or name one of your own as module:function."
+        )
     module, _, function = READERS.get(name, name).partition(":")
     try:
         read: Callable[..., Corpus] = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"reader {name!r} cannot be imported: {error}") from error
+    except Exception as error:  # the module of a plug-in may fail in any way
+        what = (
+            error if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
+        )
+        raise ValueError(
+            f"reader {name!r} cannot be imported: {what} (modules are looked for in the current folder, too)"
+        ) from error
+    if not callable(read):
+        raise ValueError(f"reader {name!r} is no function")
     return read

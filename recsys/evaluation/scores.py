@@ -109,8 +109,9 @@ def check_comparable(a: QueryScores, b: QueryScores) -> None:
     if a.evaluation_set != b.evaluation_set:
         raise ValueError(
             f"cannot compare scores on different evaluation sets ({a.evaluation_set[:12]}… and "
-            f"{b.evaluation_set[:12]}…, {sizes}): the queries, their targets, the catalogue or exclude_seen "
-            "differ, so a difference in score would not be the method's; evaluate both runs on one set"
+            f"{b.evaluation_set[:12]}…, {sizes}): the queries, their targets, the catalogue, exclude_seen or "
+            "relevant_gain differ, so a difference in score would not be the method's; evaluate both runs on "
+            "one set"
         )
     if not np.array_equal(a.query_ids, b.query_ids):
         raise ValueError(

@@ -129,3 +129,13 @@ def test_a_gain_that_no_answer_has_is_named(tmp_path: Path) -> None:
     evaluation = config.evaluation.model_copy(update={"relevant_gain": 9.0})
     with pytest.raises(ValueError, match="no answer has a gain of 9; the highest is 1: lower evaluation"):
         run(config.model_copy(update={"evaluation": evaluation}))
+
+
+def test_items_that_all_have_one_text_are_no_task_for_tokenizers(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(
+        "user_id,item_id,timestamp\n" + "".join(f"u{n % 9},i{n % 7},{n}\n" for n in range(63))
+    )
+    data = f"data={{reader: table, raw: {tmp_path}, interactions: log.csv}}"
+    config = load_config(EXPERIMENTS / "your-data.yaml", [*SMALL, data, f"workspace={tmp_path / 'w'}"])
+    with pytest.raises(ValueError, match="all 7 items have the same text, 'Unknown item'"):
+        run(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import load_config
+from pipelines.config import ConfigError, load_config
 from pipelines.plan import plan
 from pipelines.store import Step, Store
 
@@ -110,3 +110,44 @@ def test_a_sentence_encoder_in_a_folder_counts_by_its_content(tiny: Path, tmp_pa
     assert embed() == before
     (encoder / "inner" / "weights").write_bytes(b"two")
     assert embed() != before
+
+
+def test_what_a_reader_of_one_s_own_cannot_be_is_named(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "plug_odd.py").write_text(
+        "from pathlib import Path\n\n\n"
+        "def many(logs: list[Path]): ...\n\n\n"
+        "def frame(log: Path):\n    return 3\n\n\n"
+    )
+    (tmp_path / "log.txt").touch()
+
+    def ingest(name: str) -> None:
+        setting = f"data={{reader: 'plug_odd:{name}', raw: {tmp_path}, log: log.txt}}"
+        Store(tmp_path / "stages").make(plan(load_config(tiny, [setting])).corpus)
+
+    with pytest.raises(ConfigError, match=r"must take its files as Path or Path \| None.*logs is list"):
+        load_config(tiny, [f"data={{reader: 'plug_odd:many', raw: {tmp_path}}}"])
+    with pytest.raises(ValueError, match="must return a Corpus, not int"):
+        ingest("frame")
+
+
+def test_a_reader_that_wraps_ours_and_what_it_imports_count(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "plug_parts").mkdir()
+    (tmp_path / "plug_parts" / "inner.py").write_text("x = 1\n")
+    (tmp_path / "plug_wraps.py").write_text(
+        "import functools\nfrom plug_parts.inner import x\nfrom recsys.datasets.plain import read_table\n\n\n"
+        "@functools.wraps(read_table)\ndef read(*a, **k):\n    return read_table(*a, **k)\n"
+    )
+    (tmp_path / "log.csv").touch()
+    setting = f"data={{reader: 'plug_wraps:read', raw: {tmp_path}, interactions: log.csv}}"
+    digests = [plan(load_config(tiny, [setting])).corpus.digest]
+    for file in ("plug_wraps.py", "plug_parts/inner.py"):
+        (tmp_path / file).write_text((tmp_path / file).read_text() + "# changed\n")
+        digests.append(plan(load_config(tiny, [setting])).corpus.digest)
+    assert len(set(digests)) == 3
+
+
+def test_a_file_that_is_not_there_is_named_with_the_nearest_one(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv.gz").touch()
+    setting = f"data={{reader: movielens, raw: {tmp_path}, ratings: ratings.csv, movies: movies.csv}}"
+    with pytest.raises(ConfigError, match=r"\(ratings.csv.gz is there\).* data.ratings=FILE"):
+        plan(load_config(tiny, [setting]))

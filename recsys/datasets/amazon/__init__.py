@@ -73,10 +73,11 @@ def read_amazon(
     meta = checked_file(meta, "meta") if meta is not None else None
     events, skipped_reviews = read_events(reviews, release, skip_bad_lines=skip_bad_lines)
     read = len(events)
-    events = distinct_events(events, keep)
-    duplicates = read - len(events)
-    interactions = interactions_of(events, k_core=k_core, keep="all")
-    del events  # there may be many more of them, and the items need memory too
+    distinct = [distinct_events(events, keep)]
+    del events
+    duplicates = read - len(distinct[0])
+    # Handed over, so that their memory serves what is made of them: there may be a hundred million.
+    interactions = interactions_of(distinct.pop(), k_core=k_core, keep="all")
     if interactions.is_empty():
         raise ValueError(f"{reviews}: of {read} reviews nothing is left in the {k_core}-core")
     interactions = interactions.with_columns(pl.col("timestamp") // TICKS[release])

@@ -60,12 +60,9 @@ def _scanned(path: Path, release: int, wanted: set[str]) -> list[Row] | None:
         found = pl.scan_ndjson(path, schema=schema).filter(is_wanted).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
-    has_nul = pl.element().str.contains("\x00", literal=True)
-    odd = found.select(
-        pl.col(item_id).is_null()
-        | pl.concat_list(item_id, title, brand, categories).list.eval(has_nul).list.any()
-    )
-    if odd.to_series().any():  # polars makes NUL of halves of characters
+    texts = pl.concat([found[title], found[brand], found[categories].explode()])
+    has_half = texts.str.contains("\x00", literal=True).any()  # polars makes NUL of halves of characters
+    if has_half or found[item_id].null_count():
         return None
     return [_row(fields, release) for fields in found.iter_rows(named=True)]
 
