@@ -2,12 +2,14 @@
 # make test   set-up and the tests
 # make check  set-up, style and types
 # make bench  set-up and the timings, kept in workspace/benchmarks.txt
+# make fuzz   set-up, and a million broken lines for the readers of corpora; `make fuzz SEED=7` for others
 # make readme the README's table of tokenizers, from recipes.py
-.PHONY: demo test check bench readme clean
+.PHONY: demo test check bench fuzz readme clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= python3
 VENV := .venv
+SEED ?= 0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := torch==2.13.0
@@ -27,6 +29,11 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m tests.benchmarks
+
+fuzz: $(READY)
+	$(BIN)/pip install -q -c constraints.txt -e ".[fuzz]"
+	$(BIN)/python -m tests.fuzz --seed $(SEED)
+	$(BIN)/python -m tests.fuzz --atheris --seed $(SEED)
 
 readme: $(READY)
 	$(BIN)/python tests/test_readme.py

@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from semantic_ids.choices import nearest_name
+from recsys.datasets.lines import checked_file, decoded, lines_of
+from recsys.datasets.tables import parts_of
 from semantic_ids.ids import Ints, SemanticIds
 
 _HIGHEST = 10_000_000
@@ -90,7 +91,7 @@ def _rows_of(where: str, frame: pl.DataFrame, item_ids: Sequence[str]) -> pl.Dat
     named = frame.join(items, on="item", how="semi")
     _refuse(where, named.filter(named["item"].is_duplicated()), "stand there more than once")
     missing = items.join(named, on="item", how="anti", maintain_order="left")
-    _refuse(where, missing, f"do not stand there, but {frame['item'].first()!r}, for one, does")
+    _refuse(where, missing, f"do not stand there, but {frame['item'].str.head(60).first()!r}, for one, does")
     found = items.join(named, on="item", how="left", maintain_order="left")
     _refuse(where, found.filter(found["codes"].list.len().fill_null(0) == 0), "have no list of codes")
     return found
@@ -112,46 +113,49 @@ def _numbers(where: str, found: pl.DataFrame, levels: int | None, expected: str)
 
 def _read_table(path: Path, key: str, columns: Sequence[str]) -> pl.DataFrame:
     """``item``, text, and ``codes``, lists of texts."""
-    try:
-        parquet = path.suffix.lower() == ".parquet"
-        table = pl.scan_parquet(path) if parquet else pl.scan_csv(path, infer_schema=False)
-        known = table.collect_schema()
-        for name in (key, *columns):
-            if name not in known:
-                raise ValueError(f"{path} has no column {name!r}. {nearest_name(name, known.names())}")
-        if key in columns or known[key].is_nested():
+    parts = []
+    for part in parts_of(path, "codes", [key, *columns]):
+        if key in columns or part[key].dtype.is_nested():
             raise ValueError(f"{path}: column {key!r} holds codes; name that of the item IDs with key")
-        lists = pl.concat_list(
-            pl.col(name).cast(pl.List(pl.String) if known[name].is_nested() else pl.String)
-            for name in columns
-        )
-        return table.select(pl.col(key).cast(pl.String).alias("item"), lists.alias("codes")).collect()
-    except pl.exceptions.PolarsError as error:
-        what = str(error).partition("\n")[0]
-        raise ValueError(f"{path} cannot be read as a table: {what}") from error
+        lists = [_texts(path, part[name]) for name in columns]
+        parts.append(part.select(_texts(path, part[key]).alias("item"), pl.concat_list(lists).alias("codes")))
+    return pl.concat(parts)
+
+
+def _texts(path: Path, column: pl.Series) -> pl.Series:
+    """Texts, or lists of them."""
+    nested = isinstance(column.dtype, pl.List | pl.Array)
+    inner = column.dtype.inner if nested else column.dtype
+    if not (inner in (pl.String, pl.Null) or inner.is_numeric()):
+        raise ValueError(f"{path}: column {column.name!r} holds {column.dtype}, no texts or numbers")
+    return column.cast(pl.List(pl.String) if nested else pl.String)
 
 
 def _read_json(path: Path) -> pl.DataFrame:
     """As :func:`_read_table`; an item that stands there twice has two rows."""
-    text = path.read_text()
     pairs: list[tuple[str, Any]] = []
-    lines = text.splitlines() if path.suffix.lower() == ".jsonl" else [text]
-    for number, part in enumerate(lines, start=1):
+    lines = (
+        lines_of(path) if path.suffix.lower() == ".jsonl" else [(1, checked_file(path, "codes").read_bytes())]
+    )
+    for number, line in lines:
         try:
-            document = json.loads(part, object_pairs_hook=tuple)
-        except ValueError as error:
+            document = json.loads(decoded(line), object_pairs_hook=tuple)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(document, tuple):
             raise ValueError(f"{path}, line {number}: must be an object, item → codes")
         pairs += document
     codes = [[str(code) for code in codes] if isinstance(codes, list) else None for _, codes in pairs]
     schema = {"item": pl.String, "codes": pl.List(pl.String)}
-    return pl.DataFrame({"item": [item for item, _ in pairs], "codes": codes}, schema=schema)
+    try:
+        return pl.DataFrame({"item": [item for item, _ in pairs], "codes": codes}, schema=schema)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path}: a text holds half of a character, {error.object[:60]!a}") from error
 
 
 def _refuse(where: str, items: pl.DataFrame, what: str) -> None:
     """Raise a :class:`ValueError` that names the first of ``items``, if there are any."""
     names = items["item"].unique(maintain_order=True)
     if len(names):
-        first = ", ".join(names.head(3).to_list())
+        first = ", ".join(names.head(3).str.head(60).to_list())
         raise ValueError(f"{where}: {len(names)} items of the catalogue {what}; first {first}")

@@ -116,7 +116,7 @@ def read_split(folder: str | Path, query_vectors: Floats | None = None) -> Split
         found = "none" if query_vectors is None else len(query_vectors)
         raise ValueError(f"{folder} holds {len(words)} texts of queries, but there are {found} embeddings")
     texts = QueryTexts(words, query_vectors)
-    table = pq.read_table(folder / "queries.parquet").combine_chunks()
+    table = pq.ParquetFile(folder / "queries.parquet").read().combine_chunks()
     values = sequences.items.flat()
     splits = table["split"].to_numpy()
     return Split(**{name: _asked(table.filter(splits == name), values, texts) for name in SPLITS})
@@ -181,14 +181,14 @@ def read_sequences(path: str | Path) -> Sequences:
         ValueError: the file holds something else; the message names it.
     """
     try:
-        table = pq.read_table(path, columns=["user_id", "items"]).combine_chunks()
+        table = pq.ParquetFile(path).read(columns=["user_id", "items"]).combine_chunks()
         items = table["items"].combine_chunks()
         lengths, values = items.value_lengths(), items.flatten()
         return Sequences(
             np.array(table["user_id"].to_pylist(), dtype=np.str_),
             Ragged.from_lengths(values.to_numpy().astype(np.int64), lengths.to_numpy().astype(np.int64)),
         )
-    except (pa.ArrowInvalid, AttributeError) as error:
+    except (pa.ArrowInvalid, KeyError, AttributeError) as error:
         raise ValueError(f"{path} does not hold sequences ({error})") from error
 
 

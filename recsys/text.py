@@ -55,4 +55,4 @@ def write_texts(texts: Sequence[str], path: str | Path) -> None:
 
 def read_texts(path: str | Path) -> list[str]:
     """Read what :func:`write_texts` wrote."""
-    return pq.read_table(path)["text"].to_pylist()
+    return pq.ParquetFile(path).read()["text"].to_pylist()

@@ -7,18 +7,16 @@ Search*, 2022, arXiv:2206.06588.
 from __future__ import annotations
 
 import hashlib
-import html
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recsys.datasets.corpus import EVENTS, ITEMS, JUDGEMENTS, QUERIES, Corpus, interactions_of, items_of
-from recsys.datasets.lines import checked_file
+from recsys.datasets.lines import unescaped
+from recsys.datasets.tables import parts_of
 
 Locale = Literal["us", "es", "jp"]
 
@@ -32,17 +30,7 @@ PRODUCTS = ("product_id", "product_locale", "product_title", "product_brand", *D
 NUMBERS = ("query_id", *FLAGS)
 """Columns that may be whole numbers; the others must be texts."""
 
-ROWS_AT_A_TIME = 100_000
-
 TAG = r"(?s)<!--.*?-->|</?[A-Za-z][^<>]*>"
-
-_UNREADABLE = (
-    pa.ArrowException,
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-    UnicodeDecodeError,
-    OSError,
-)
 
 
 def read_esci(
@@ -123,7 +111,6 @@ def read_esci(
 
 def _rows(path: Path, locale: str, version: str) -> pl.DataFrame:
     """:data:`EXAMPLES` of this locale and version, all as texts."""
-    path = checked_file(path, "examples")
     sound = {
         **{name: pl.col(name) != "" for name in ("query_id", "product_id")},
         "query": pl.col("query").is_not_null(),
@@ -133,7 +120,7 @@ def _rows(path: Path, locale: str, version: str) -> pl.DataFrame:
         "split": pl.col("split").is_in(["train", "test"]),
     }
     of_these = (pl.col("product_locale") == locale) & (pl.col(f"{version}_version") == "1")
-    rows = pl.concat([part.filter(of_these) for part in _checked(path, EXAMPLES, sound)])
+    rows = pl.concat([part.filter(of_these) for part in _checked(path, "examples", EXAMPLES, sound)])
     if rows.is_empty():
         raise ValueError(f"{path}: holds no rows of locale {locale} in the {version} version")
     return rows
@@ -141,7 +128,6 @@ def _rows(path: Path, locale: str, version: str) -> pl.DataFrame:
 
 def _metadata(path: Path, locale: str, wanted: pl.Series | None) -> pl.DataFrame:
     """:data:`ITEMS` of the locale, only those wanted if given, in the order of the file."""
-    path = checked_file(path, "products")
     sound = {name: pl.col(name) != "" for name in ("product_id", "product_locale")}
     is_here = pl.col("product_locale") == locale
     if wanted is not None:
@@ -155,7 +141,7 @@ def _metadata(path: Path, locale: str, wanted: pl.Series | None) -> pl.DataFrame
                 categories=pl.lit([], dtype=ITEMS["categories"]),
                 description=_cleaned(*DESCRIPTION),
             )
-            for part in _checked(path, PRODUCTS, sound)
+            for part in _checked(path, "products", PRODUCTS, sound)
         ]
     )
 
@@ -195,75 +181,36 @@ def _lot(query_id: str, seed: int) -> float:
 def _cleaned(*columns: str) -> pl.Expr:
     """The texts one after the other, without HTML tags, entities decoded, white space evened out."""
     text = pl.concat_str(pl.col(columns).fill_null(""), separator=" ")
-    decoded = text.str.replace_all(TAG, " ").map_elements(_unescaped, return_dtype=pl.String)
+    decoded = text.str.replace_all(TAG, " ").map_elements(unescaped, return_dtype=pl.String)
     return decoded.str.replace_all(r"\s+", " ").str.strip_chars()
 
 
-def _unescaped(text: str) -> str:
-    try:
-        return html.unescape(text)
-    except ValueError:  # &#…; with more digits than Python turns into a number
-        return text
-
-
-def _checked(path: Path, columns: tuple[str, ...], sound: Mapping[str, pl.Expr]) -> Iterator[pl.DataFrame]:
+def _checked(
+    path: Path, what: str, columns: tuple[str, ...], sound: Mapping[str, pl.Expr]
+) -> Iterator[pl.DataFrame]:
     """The columns as texts, part by part.
 
     Raises:
         ValueError: a row is not sound; the message names it and the column.
     """
     done = 0
-    for part in _parts(path, columns):
+    for part in parts_of(path, what, columns):
+        _check_types(path, part.schema)
         texts = part.select(pl.col(columns).cast(pl.String))
         checks = texts.select(**{name: check.fill_null(False) for name, check in sound.items()})
         odd = checks.with_row_index().filter(~pl.all_horizontal(*sound)).head(1)
         for row, *is_sound in odd.iter_rows():
             name = list(sound)[is_sound.index(False)]
             value = texts[name][row]
-            raise ValueError(f"{path}, row {done + row + 1}: {name} is {value!r}; download the file again")
+            raise ValueError(
+                f"{path}, row {done + row + 1}: {name} is {value and value[:60]!r}; download the file again"
+            )
         done += len(texts)
         yield texts
 
 
-def _parts(path: Path, columns: tuple[str, ...]) -> Iterator[pl.DataFrame]:
-    """The columns as they stand in the file, at first without rows.
-
-    pyarrow reads the parquet file because polars ends the whole process over a broken one.
-    """
-    with path.open("rb") as file:
-        if file.read(19) == b"version https://git":
-            raise ValueError(
-                f"{path} is a pointer of git-LFS to the file; `git lfs pull` fetches the file itself"
-            )
-    try:
-        if path.suffix == ".csv":
-            frame = pl.read_csv(path, infer_schema=False, glob=False)
-            _check_names(path, columns, frame.columns)
-            yield frame
-            return
-        with pq.ParquetFile(path) as parquet:
-            schema = parquet.schema_arrow
-            _check_names(path, columns, schema.names)
-            empty = pl.DataFrame(schema.empty_table().select(columns))
-            _check_types(path, empty.schema)
-            yield empty
-            for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=columns):
-                batch.validate(full=True)
-                yield pl.DataFrame(batch)
-    except _UNREADABLE as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path}: cannot be read ({reason}); download it again") from error
-
-
-def _check_names(path: Path, columns: tuple[str, ...], names: list[str]) -> None:
-    missing = [name for name in columns if name not in names]
-    if missing:
-        raise ValueError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(names)[:200]}")
-
-
 def _check_types(path: Path, types: Mapping[str, pl.DataType]) -> None:
     for name, kind in types.items():
-        is_text = kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)
-        if not is_text and not (name in NUMBERS and kind.is_integer()):
+        if kind not in (pl.String, pl.Null) and not (name in NUMBERS and kind.is_integer()):
             wanted = "texts or whole numbers" if name in NUMBERS else "texts"
             raise ValueError(f"{path}: the column {name} must hold {wanted}, not {kind}")

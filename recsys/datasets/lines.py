@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import html
 import io
 import logging
 import zlib
@@ -51,7 +53,7 @@ def opened(path: Path) -> BinaryIO:
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """All lines that are not blank, and their numbers from 1.
+    """All lines that are not blank, and their numbers from 1; a byte order mark of UTF-8 is no part of them.
 
     Raises:
         ValueError: the file is cut off or damaged, or a line is longer than :data:`LONGEST_LINE`.
@@ -66,6 +68,8 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
                     raise ValueError(
                         f"{path}, line {number}: longer than {LONGEST_LINE} bytes; is this a text file?"
                     )
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     yield number, line
     except _DAMAGED as error:
@@ -119,3 +123,11 @@ def decoded(line: bytes, encoding: str = "utf-8") -> str:
 def excerpt(line: bytes) -> str:
     """The beginning of a line, for messages."""
     return repr(line[:60].decode(errors="replace"))
+
+
+def unescaped(text: str) -> str:
+    """HTML entities as what they stand for; all left alone if one has more digits than Python takes."""
+    try:
+        return html.unescape(text)
+    except ValueError:
+        return text

@@ -21,6 +21,8 @@ Movie = tuple[str, str, str, list[str], str]
 
 RATINGS = {"user_id": pl.Int64, "item_id": pl.Int64, "rating": pl.Float64, "timestamp": pl.Int64}
 LOWEST, HIGHEST = 0.5, 5.0
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999."""
 
 NO_GENRES = "(no genres listed)"
 GENRES_100K = (
@@ -57,7 +59,7 @@ ARTICLES = (
 MOVED_ARTICLE = re.compile(
     rf"(^|\()(?!a\.k\.a\.)([^()]+), ({'|'.join(map(re.escape, ARTICLES))})(?=\)| \(|$)"
 )
-WHOLE = re.compile(r"[ \t]*\+?[0-9]{1,18}\s*")
+WHOLE = re.compile(r"[ \t]*(\+?0*[0-9]{1,18}|-0+)\s*")
 RATING = re.compile(r"[ \t]*\+?([0-9]+\.?[0-9]*|\.[0-9]+)(e[0-9])?\s*")
 """Both as lenient as polars, so that a line which is read stays so beside a broken one."""
 
@@ -182,9 +184,14 @@ def _ratings_at_once(path: Path, release: _Release) -> pl.DataFrame:
         column.null_count() < len(table) for column in between
     ):
         raise ValueError(f"{path}: a line has too few fields")
-    if not rated["rating"].is_between(LOWEST, HIGHEST).all() or (rated.min_horizontal() < 0).any():
+    if not rated["rating"].is_between(LOWEST, HIGHEST).all() or not _in_range(rated):
         raise ValueError(f"{path}: a number is out of range")
     return rated
+
+
+def _in_range(rated: pl.DataFrame) -> bool:
+    ids = rated.select(pl.col("user_id", "item_id").is_between(0, 10**18 - 1).all())
+    return all(ids.row(0)) and rated["timestamp"].is_between(0, LAST_SECOND).all()
 
 
 def _rating(line: bytes, separator: str) -> tuple[int, int, float, int]:
@@ -194,7 +201,10 @@ def _rating(line: bytes, separator: str) -> tuple[int, int, float, int]:
     user, movie, rating, time = fields
     if not _is_rating(rating):
         raise ValueError(f"the rating is {rating[:60]!r}, not a number from {LOWEST} to {HIGHEST:g}")
-    return _whole("user", user), _whole("movie", movie), float(rating), _whole("time", time)
+    seconds = _whole("time", time)
+    if seconds > LAST_SECOND:
+        raise ValueError(f"the time is {time[:60]!r}, not seconds since 1970")
+    return _whole("user", user), _whole("movie", movie), float(rating), seconds
 
 
 def _is_rating(text: str) -> bool:

@@ -6,19 +6,16 @@ Processing (P5)*, RecSys 2022.
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
 from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of
-from recsys.datasets.lines import checked_file, decoded, excerpt, lines_of, parsed
-from semantic_ids.choices import nearest_name
+from recsys.datasets.lines import checked_file, decoded, excerpt, parsed
+from recsys.datasets.tables import table_of
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 TEXTS = {name: name for name in ITEMS if name != "item_id"}
 LAST_SECOND = 253_402_300_799  # of the year 9999
 TIME = "a time from 1970 to 9999: whole seconds (not milliseconds), a date or 2024-05-31T18:30:00"
@@ -66,7 +63,7 @@ def read_sequence_file(
     places = pl.int_ranges(1, pl.col("item_id").list.len() + 1, dtype=pl.Int64)
     events = lines.with_columns(timestamp=places).explode("item_id", "timestamp")
     interactions = _core(sequences, events, k_core, "first")
-    metadata = None if texts is None else _items(checked_file(texts, "texts"), "item_id", TEXTS)
+    metadata = None if texts is None else _items(texts, "texts", "item_id", TEXTS)
     return _corpus(interactions, metadata, texts, skipped)
 
 
@@ -114,19 +111,18 @@ def read_table(
             missing, negative, infinite or none; nothing is left of the k-core; ``items`` describes other
             items. Messages name the row, from 1, not counting the line of the names.
     """
-    interactions = checked_file(interactions, "interactions")
-    table = _table(interactions)
+    table = table_of(interactions, "interactions", [user, item, time])
     events = pl.DataFrame(
         {
-            "user_id": _ids(interactions, _column(interactions, table, user)),
-            "item_id": _ids(interactions, _column(interactions, table, item)),
-            "timestamp": _microseconds(interactions, _column(interactions, table, time)),
+            "user_id": _ids(interactions, table[user]),
+            "item_id": _ids(interactions, table[item]),
+            "timestamp": _microseconds(interactions, table[time]),
         }
     )
     in_order = events.sort("timestamp", maintain_order=True).with_columns(pl.col("timestamp") // 1_000_000)
     left = _core(interactions, in_order, k_core, keep)
     texts = {"title": title, "brand": brand, "categories": categories, "description": description}
-    metadata = None if items is None else _items(checked_file(items, "items"), item, texts)
+    metadata = None if items is None else _items(items, "items", item, texts)
     return _corpus(left, metadata, items, 0)
 
 
@@ -149,80 +145,23 @@ def _corpus(
     return Corpus(items, interactions, skipped_lines=skipped, notes={"items_without_metadata": without})
 
 
-def _items(path: Path, item: str, texts: Mapping[str, str]) -> pl.DataFrame:
+def _items(path: Path, what: str, item: str, texts: Mapping[str, str]) -> pl.DataFrame:
     """:data:`ITEMS`, null where the file has no such column; ``texts`` are the columns that hold them."""
-    table = _table(path)
-    ids = _ids(path, _column(path, table, item))
+    named = [name for field, name in texts.items() if name != field]
+    table = table_of(path, what, [item, *named], optional=texts.values())
+    ids = _ids(path, table[item])
     if ids.is_duplicated().any():
         twice = ids.filter(ids.is_duplicated())[0]
         first, second = ((ids == twice).arg_true() + 1).to_list()[:2]
         raise ValueError(f"{path}: rows {first} and {second} both describe the item {twice[:60]!r}; keep one")
-    there = {field: name for field, name in texts.items() if name != field or name in table.columns}
+    there = {field: name for field, name in texts.items() if name in table.columns}
     if not there:
-        raise ValueError(f"{path}: no column is called {', '.join(texts)}; it has {table.columns}")
+        raise ValueError(f"{path}: no column is called {', '.join(texts)}; without texts leave the file out")
     found = pl.DataFrame({"item_id": ids})
     for field, name in there.items():
         read = _category_lists if field == "categories" else _texts
-        found = found.with_columns(read(path, _column(path, table, name)).alias(field))
+        found = found.with_columns(read(path, table[name]).alias(field))
     return pl.concat([pl.DataFrame(schema=ITEMS), found], how="diagonal")
-
-
-def _table(path: Path) -> pl.DataFrame:
-    """The file's columns; those of CSV and TSV are all texts."""
-    ending = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix.lower()
-    try:
-        if ending == ".parquet":
-            return pl.read_parquet(path)
-        if ending == ".jsonl":
-            return pl.read_ndjson(path, infer_schema_length=None)
-        if ending in SEPARATORS:
-            table = pl.read_csv(path, infer_schema=False, separator=SEPARATORS[ending])
-            return table.filter(~pl.all_horizontal(pl.all().is_null()))  # null all over: a blank line
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        if ending == ".jsonl":
-            _find_bad_json(path)
-        if ending in SEPARATORS:
-            _find_bad_csv(path, SEPARATORS[ending])
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} cannot be read as {ending[1:]}: {reason}") from error
-    raise ValueError(f"{path}: tables end in .parquet, .csv, .tsv or .jsonl, or in .csv.gz and the like")
-
-
-def _find_bad_csv(path: Path, separator: str) -> None:
-    """Raise a :class:`ValueError` that names the first bad line, if one can be told."""
-    number = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal number
-        for place, line in lines_of(path):
-            number = place
-            yield line.decode()
-
-    rows = csv.reader(texts(), delimiter=separator, strict=True)
-    try:
-        names = next(rows, [])
-        too_long = next((row for row in rows if len(row) > len(names)), None)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}, line {number}: not CSV in UTF-8: {error}") from error
-    if too_long:
-        raise ValueError(f"{path}, line {number}: {len(too_long)} fields for {len(names)} columns")
-
-
-def _find_bad_json(path: Path) -> None:
-    """Raise a :class:`ValueError` that names the first bad line, if one can be told."""
-    for number, line in lines_of(path):
-        try:
-            sound = isinstance(json.loads(line), dict)
-        except (ValueError, RecursionError):
-            sound = False
-        if not sound:
-            raise ValueError(f"{path}, line {number}: not a JSON object: {excerpt(line)}")
-
-
-def _column(path: Path, table: pl.DataFrame, name: str) -> pl.Series:
-    if name not in table.columns:
-        raise ValueError(f"{path}: no column is called {name!r}. {nearest_name(name, table.columns)}")
-    return table[name]
 
 
 def _ids(path: Path, column: pl.Series) -> pl.Series:
@@ -238,7 +177,8 @@ def _microseconds(path: Path, column: pl.Series) -> pl.Series:
     """Times as Int64."""
     kind = column.dtype
     if kind in (pl.Date, pl.Datetime):
-        times = column.dt.timestamp("us")
+        is_known = column.dt.year().is_between(1970, 9999).fill_null(False)
+        times = column.dt.timestamp("us").set(~is_known, None)
     elif kind == pl.String:
         times = _parsed_times(column)
     elif kind.is_numeric():
@@ -272,10 +212,17 @@ def _sound(path: Path, raw: pl.Series, read: pl.Series, what: str) -> pl.Series:
     """``read``, of which nothing may be null."""
     if read.null_count():
         row = read.is_null().arg_true()[0]
-        value = raw[row]
-        said = "missing" if value is None else f"{str(value)[:60]!r}, not {what}"
+        value = _shown(raw.slice(row, 1))
+        said = "missing" if value is None else f"{value!r}, not {what}"
         raise ValueError(f"{path}, row {row + 1}: {raw.name!r} is {said}")
     return read
+
+
+def _shown(cell: pl.Series) -> str | None:
+    """The beginning of a value; of a date that Python does not know the number behind it."""
+    if cell.dtype.is_temporal() and not cell.dt.year().is_between(1, 9999).item():
+        cell = cell.to_physical()
+    return None if cell.item() is None else str(cell.item())[:60]
 
 
 def _texts(path: Path, column: pl.Series) -> pl.Series:
@@ -296,4 +243,4 @@ def _category_lists(path: Path, column: pl.Series) -> pl.Series:
 
 
 def _is_scalar(kind: pl.DataType) -> bool:
-    return not kind.is_nested() and kind != pl.Binary
+    return kind in (pl.String, pl.Boolean, pl.Null) or kind.is_numeric()

@@ -285,6 +285,51 @@ def test_quoted_cells_are_read_as_their_contents(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("rating", ["", "\r", '"', '"' * 999, "é"])
+def test_a_rating_that_nobody_looks_at_makes_no_difference(tmp_path: Path, rating: str) -> None:
+    lines = [line.replace("5.0", rating) for line in dict(RATINGS)[2018]]
+    path = tmp_path / "r.csv"
+    path.write_bytes("\n".join(lines).encode())
+    sound = read_amazon(path, release=2018, k_core=1)
+    assert sound.interactions.rows() == ROWS
+    path.write_bytes("\n".join([*lines, "broken"]).encode())
+    assert read_amazon(path, release=2018, k_core=1, skip_bad_lines=True).digest() == sound.digest()
+
+
+def test_halves_of_characters_and_absurd_entities_stay_the_same_beside_a_broken_line(tmp_path: Path) -> None:
+    reviews = reviews_file(tmp_path)
+    absurd = f"&#{'9' * 5000};"
+    rows = [{"asin": "B1", "title": "half \ud800 of one", "category": ["R", "\ud83d"]}]
+    rows.append({"asin": "B2", "title": absurd, "brand": "A&amp;B"})
+    lines = [json.dumps(row) for row in rows]
+    sound = read_amazon(reviews, write(tmp_path / "m.json", lines), release=2018, k_core=1)
+    items = {item: rest for item, *rest in sound.items.iter_rows()}
+    assert items["B1"] == ["half ? of one", "", ["R", "?"], ""]
+    assert items["B2"] == [absurd, "A&B", [], ""]
+    path = write(tmp_path / "n.json", [*lines, "broken"])
+    again = read_amazon(reviews, path, release=2018, k_core=1, skip_bad_lines=True)
+    assert again.items.equals(sound.items)
+
+
+def test_a_byte_order_mark_and_a_plus_make_no_difference_beside_a_broken_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    lines = [line.replace(",5.0,", ",5.0,+") for line in dict(RATINGS)[2018]]
+    for more, skipped in (([], 0), (["broken"], 1)):
+        path.write_text("\n".join([*lines, *more]), encoding="utf-8-sig")
+        corpus = read_amazon(path, release=2018, k_core=1, skip_bad_lines=True)
+        assert (corpus.skipped_lines, corpus.interactions.rows()) == (skipped, ROWS)
+
+
+def test_numbers_in_place_of_texts_are_the_same_texts_beside_a_broken_line(tmp_path: Path) -> None:
+    reviews = reviews_file(tmp_path)
+    lines = ['{"asin": "B1", "title": -0, "brand": 1.50, "category": [7, null, true]}', '{"asin": 12}']
+    sound = read_amazon(reviews, write(tmp_path / "m.json", lines), release=2018, k_core=1)
+    assert sound.items.row(0) == ("B1", "0", "1.5", ["7", "true"], "")
+    path = write(tmp_path / "n.json", [*lines, "broken"])
+    again = read_amazon(reviews, path, release=2018, k_core=1, skip_bad_lines=True)
+    assert (again.skipped_lines, again.items.equals(sound.items)) == (1, True)
+
+
 BAD_META = [
     ("{'asin': 'B1', 'title'", "not a Python literal"),
     ("{'asin': 'B1', 'title': open('made-by-eval', 'w')}", "not a Python literal"),

@@ -179,15 +179,20 @@ def test_only_the_first_few_items_are_named(tmp_path: Path) -> None:
         ("codes.csv", 'item_id,codes\na,"[1, 2]"\n', "no integers from 0 (a CSV has one column a level)"),
         ("codes.json", '{"a": [1]', "line 1: not JSON"),
         ("codes.json", "[1, 2]", "line 1: must be an object"),
+        ("codes.json", '{"a": [1], "b": "\udcff"}', "line 1: not JSON (not utf-8"),
+        ("codes.json", '{"a":' * 100_000, "line 1: not JSON (maximum recursion depth"),
+        ("codes.jsonl", '{"\\ud800": [1]}', "a text holds half of a character, '\\ud800'"),
+        ("codes.json", "", "is empty; give the codes file"),
         ("codes.jsonl", '{"a": [1]}\n{"b"}', "line 2: not JSON"),
-        ("codes.parquet", "no table", "cannot be read as a table"),
-        ("codes.csv", "item_id,code\na,1\n", "has no column 'codes'. Did you mean 'code'?"),
-        ("codes.csv", "asin,codes\na,1\n", "has no column 'item_id'."),
+        ("codes.parquet", "no table", "cannot be read as parquet"),
+        ("codes.csv", "item_id,code\na,1\n", "no column is called 'codes'. Did you mean 'code'?"),
+        ("codes.csv", f"item_id,codes\n{'b' * 9999},1\n", f"{'b' * 60}', for one, does; first a"),
+        ("codes.csv", "asin,codes\na,1\n", "no column is called 'item_id'."),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(name: str, content: str, expected: str, tmp_path: Path) -> None:
     path = tmp_path / name
-    path.write_text(content)
+    path.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ValueError) as caught:  # noqa: PT011 — the message is looked at below
         read_codes(path, item_ids=["a"])
     assert str(caught.value).startswith(str(path))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.datasets import jdsearch
+from recsys.datasets import tabbed
 from recsys.datasets.corpus import Corpus
-from recsys.datasets.jdsearch import BEHAVIOR, PRODUCTS, read_jdsearch
+from recsys.datasets.jdsearch import BEHAVIOR, GAINS, PRODUCTS, read_jdsearch
 
 DATA = Path(__file__).parents[2] / "../shared/data/jdsearch"
 in_shared_data = pytest.mark.skipif(not DATA.is_dir(), reason="JDsearch's sample is not in ../shared/data")
@@ -65,16 +65,14 @@ def test_lines_become_interactions_queries_and_judgements(path: Path) -> None:
     assert events_of(corpus, bert) == [("d", 3), ("d", 4), ("h", 5)]
     assert queries_of(corpus) == {
         f"{anna}.0001": ("train", "1 2", anna, 0),
-        f"{anna}.0002": ("train", "1 2", anna, 3),
-        f"{anna}.0003": ("valid", "3", anna, 4),
+        f"{anna}.0002": ("valid", "3", anna, 4),
         f"{anna}.test": ("test", "5 6", anna, 5),
         f"{bert}.0001": ("valid", "4", bert, 0),
         f"{cara}.test": ("test", "7", cara, 0),
     }
     assert answers_of(corpus) == {
-        f"{anna}.0001": {"d": 3, "e": 1},
-        f"{anna}.0002": {"f": 1},
-        f"{anna}.0003": {"a": 1},
+        f"{anna}.0001": {"d": 3, "e": 1, "f": 1},
+        f"{anna}.0002": {"a": 1},
         f"{anna}.test": {"a": 3, "c": 1},
         f"{bert}.0001": {"d": 3, "h": 2},
         f"{cara}.test": {"h": 2},
@@ -92,7 +90,7 @@ def test_header_line_ends_packing_and_blocks_make_no_difference(
     for content in (header + lines, lines.replace(b"\n", b"\r\n"), gzip.compress(header + lines)):
         path.write_bytes(content)
         assert read_jdsearch(path).digest() == expected
-    monkeypatch.setattr(jdsearch, "BLOCK", 1)
+    monkeypatch.setattr(tabbed, "BLOCK", 1)
     assert read_jdsearch(path).digest() == expected
 
 
@@ -120,11 +118,10 @@ def test_only_what_is_described_can_be_the_catalogue(path: Path, tmp_path: Path)
     corpus = read_jdsearch(path, products, catalogue="described")
     assert corpus.items["item_id"].to_list() == ["a", "b", "d", "f"]
     assert events_of(corpus, "u0000001") == [("d", 0), ("d", 10), ("f", 15), ("a", 22)], "the times stay"
-    assert queries_of(corpus)["u0000001.0002"] == ("train", "1 2", "u0000001", 2)
+    assert queries_of(corpus)["u0000001.0002"] == ("valid", "3", "u0000001", 3)
     assert answers_of(corpus) == {
-        "u0000001.0001": {"d": 3},
-        "u0000001.0002": {"f": 1},
-        "u0000001.0003": {"a": 1},
+        "u0000001.0001": {"d": 3, "f": 1},
+        "u0000001.0002": {"a": 1},
         "u0000001.test": {"a": 3},
         "u0000002.0001": {"d": 3},
     }
@@ -227,7 +224,7 @@ def test_odd_files_and_options_are_refused(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="gains must give each of CLICK, CART, ORD, FLW"):
         read_jdsearch(path, gains={"CLICK": 1})
     with pytest.raises(ValueError, match="no query has a product with a gain above 0"):
-        read_jdsearch(path, gains=dict.fromkeys(jdsearch.GAINS, 0))
+        read_jdsearch(path, gains=dict.fromkeys(GAINS, 0))
     packed = gzip.compress(path.read_bytes())
     path.write_bytes(packed[:-12])
     with pytest.raises(ValueError, match="cut off or damaged"):
@@ -256,7 +253,9 @@ def test_the_sample_is_read_as_it_stands_in_the_file() -> None:
     )
     assert queries["u0000001.0002"] == ("train", "36547097 60257419 3663289", "u0000001", 4)
     assert queries["u0000001.0003"] == ("train", "95922913 98423633", "u0000001", 5)
-    assert answers["u0000001.0003"] == {"21056095": 2, "62869065": 2, "88037503": 2}, "three events in a row"
+    asked_again = ("21056095", "62869065", "88037503", "84804423", "32306199", "98889975")
+    assert answers["u0000001.0003"] == dict.fromkeys(asked_again, 2), "events 5 to 7, and 21 to 23"
+    assert len(queries) == 26 + 11 + 3, "different ones of the first and second user, and a test query each"
     item = corpus.items.row(by_predicate=pl.col("item_id") == "9227588", named=True)
     assert item["title"].startswith("64817571 60257419 46968562 60257419 82278140 ")
     assert item["title"].endswith(" 64880503 14665946 37052718")

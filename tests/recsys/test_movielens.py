@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.datasets.movielens import read_movielens
@@ -136,7 +136,9 @@ def test_a_film_that_movies_lack_is_kept_and_counted(tmp_path: Path) -> None:
     assert corpus.notes == {"items_without_metadata": 1}
 
 
-@pytest.mark.parametrize("line", ["3, 40,+4.50,007", "3,40,4.5e0,7", " 3,+40,04.5,7\r"])
+@pytest.mark.parametrize(
+    "line", ["3, 40,+4.50,007", f"3,{'0' * 30}40,4.5,7", "3,40,4.5e0,7", " 3,+40,04.5,7\r"]
+)
 def test_what_reads_in_a_sound_file_reads_beside_a_broken_line(tmp_path: Path, line: str) -> None:
     for content, skipped in ((f"{CSV_RATINGS}{line}\n", 0), (f"{CSV_RATINGS}{line}\nbroken\n", 1)):
         corpus = read_movielens(*csv_files(tmp_path, content), min_rating=4.5, k_core=1, skip_bad_lines=True)
@@ -160,6 +162,9 @@ BAD_RATINGS = [
     ("1,2,3,inf", "the time is 'inf'"),
     ("1,2,3,soon", "the time is 'soon'"),
     (f"1,2,3,{'9' * 30}", "the time is '9999"),
+    ("1,2,3,9223372036854775807", "the time is '9223372036854775807', not a whole number"),
+    ("1,2,3,1700000000000", "the time is '1700000000000', not seconds since 1970"),
+    ("1,1000000000000000000,3,4", "the movie is '1000000000000000000'"),
 ]
 
 
@@ -247,6 +252,7 @@ def test_a_cut_off_file_is_refused(tmp_path: Path, broken: int) -> None:
         read_movielens(*files, k_core=1, skip_bad_lines=True)
 
 
+@settings(deadline=None)
 @given(
     name=st.sampled_from(list(RELEASES)),
     broken=st.integers(0, 1),

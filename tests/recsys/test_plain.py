@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.datasets.corpus import Corpus
@@ -150,7 +150,7 @@ def test_parts_of_a_second_decide_what_came_first(tmp_path: Path, ending: str) -
     assert corpus.interactions["item_id"].to_list() == ["b", "c", "a"]
 
 
-BAD_CELLS = [
+BAD_CELLS: list[tuple[str, Any, str]] = [
     ("timestamp", [1, None, 2, 3], "is missing"),
     ("timestamp", [1, -5, 2, 3], "is '-5', not a time"),
     ("timestamp", [1, 1_714_557_600_000, 2, 3], "is '1714557600000', not a time .*not milliseconds"),
@@ -161,6 +161,17 @@ BAD_CELLS = [
     ("timestamp", ["1", "31/05/2024", "2", "3"], "is '31/05/2024', not a time"),
     ("timestamp", ["1", "2024-02-30", "2", "3"], "is '2024-02-30', not a time"),
     ("timestamp", [date(2024, 5, 1), date(1969, 5, 1)] * 2, "is '1969-05-01', not a time"),
+    (
+        "timestamp",
+        pl.Series([0, 2**31 - 1, 0, 0], dtype=pl.Int32).cast(pl.Date),
+        "is '2147483647', not a time",
+    ),
+    ("timestamp", pl.Series([0, 2**63 - 1] * 2).cast(pl.Datetime("us")), "is '9223372036854775807', not a"),
+    (
+        "timestamp",
+        pl.Series([0, 2**62] * 2).cast(pl.Datetime("ms", "UTC")),
+        "is '4611686018427387904', not a",
+    ),
     ("user_id", ["u", None, "v", "w"], "is missing"),
     ("user_id", ["u", " ", "v", "w"], "is ' ', not an id"),
     ("item_id", [1.0, 1.5, 2.0, 3.0], "is '1.5', not an id"),
@@ -169,7 +180,7 @@ BAD_CELLS = [
 
 
 @pytest.mark.parametrize(("column", "values", "complaint"), BAD_CELLS)
-def test_a_bad_cell_is_named(tmp_path: Path, column: str, values: list[Any], complaint: str) -> None:
+def test_a_bad_cell_is_named(tmp_path: Path, column: str, values: Any, complaint: str) -> None:
     path = table(tmp_path, EVENTS | {column: values})
     with pytest.raises(ValueError, match=rf"events\.parquet, row 2: '{column}' {complaint}"):
         read_table(path, k_core=1)
@@ -177,7 +188,11 @@ def test_a_bad_cell_is_named(tmp_path: Path, column: str, values: list[Any], com
 
 BAD_TABLES = [
     ({"user_id": [[1], [2], [3], [4]]}, r"'user_id' holds List\(Int64\); ids are texts or numbers"),
-    ({"user_id": [b"a", b"b", b"c", b"d"]}, "'user_id' holds Binary"),
+    (
+        {"user_id": [b"a", b"b", b"c", b"d"]},
+        "'user_id' holds large_binary, not texts, numbers, times or lists of them",
+    ),
+    ({"user_id": [date(2024, 5, 1)] * 4}, "'user_id' holds Date; ids are texts or numbers"),
     (
         {"timestamp": [True, False, True, True]},
         "'timestamp' holds Boolean; times are numbers, dates or texts",
@@ -267,6 +282,7 @@ def test_a_text_column_that_is_asked_for_must_be_there(tmp_path: Path) -> None:
 cells = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(str.strip)
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.tuples(cells, cells, st.integers(0, 10**9)), min_size=1, max_size=8))
 def test_whatever_the_ids_a_csv_gives_them_back(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, int]]

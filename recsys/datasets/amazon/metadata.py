@@ -54,10 +54,9 @@ def read_items(
 def _scanned(path: Path, release: int, wanted: set[str]) -> list[Row] | None:
     """The items of a JSON file, or None where it holds anything odd."""
     item_id, title, brand, categories = ITEM_FIELDS[release]
-    schema = {item_id: pl.String, title: pl.String, brand: pl.String, categories: pl.List(pl.String)}
     is_wanted = pl.col(item_id).is_in(pl.Series(sorted(wanted)).implode()) | pl.col(item_id).is_null()
     try:
-        found = pl.scan_ndjson(path, schema=schema).filter(is_wanted).collect(engine="streaming")
+        found = pl.scan_ndjson(path, schema=_schema(release)).filter(is_wanted).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
     texts = pl.concat([found[title], found[brand], found[categories].explode()])
@@ -65,6 +64,10 @@ def _scanned(path: Path, release: int, wanted: set[str]) -> list[Row] | None:
     if has_half or found[item_id].null_count():
         return None
     return [_row(fields, release) for fields in found.iter_rows(named=True)]
+
+
+def _schema(release: int) -> dict[str, pl.DataType]:
+    return dict(zip(ITEM_FIELDS[release], (pl.String, pl.String, pl.String, pl.List(pl.String)), strict=True))
 
 
 def _literal(line: bytes, release: int, wanted: set[str]) -> Row | None:
@@ -84,7 +87,23 @@ def _json(line: bytes, release: int, wanted: set[str]) -> Row | None:
         fields = json.loads(decoded(line))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {excerpt(line)}") from error
+    if isinstance(fields, dict) and not _holds_texts(fields, release):
+        fields = _as_texts(line, release)
     return _wanted_row(fields, release, wanted, line)
+
+
+def _holds_texts(fields: dict[str, object], release: int) -> bool:
+    *texts, categories = (fields.get(name) for name in ITEM_FIELDS[release])
+    names = categories if isinstance(categories, list) else []
+    return all(text is None or isinstance(text, str) for text in (*texts, *names))
+
+
+def _as_texts(line: bytes, release: int) -> dict[str, object]:
+    """The fields of a line, numbers and the like as the texts that :func:`_scanned` makes of them."""
+    try:
+        return pl.read_ndjson(line, schema=_schema(release)).row(0, named=True)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise ValueError(f"{', '.join(ITEM_FIELDS[release])} must be texts: {excerpt(line)}") from error
 
 
 def _wanted_row(fields: object, release: int, wanted: set[str], line: bytes) -> Row | None:

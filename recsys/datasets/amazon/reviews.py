@@ -164,7 +164,8 @@ def _rating(line: bytes, release: int) -> tuple[str, str, int]:
     user, item, time = REVIEW_FIELDS[release]
     if '"' in row[user] + row[item]:
         raise ValueError(f"not CSV (a quote within an id): {excerpt(line)}")
-    seconds = int(row[time]) if row[time].isascii() and row[time].isdigit() else row[time]
+    digits = row[time].removeprefix("+")
+    seconds = int(digits) if digits.isascii() and digits.isdigit() else row[time]
     return (
         _checked_id(user, row[user]),
         _checked_id(item, row[item]),

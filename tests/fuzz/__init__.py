@@ -1,0 +1,1 @@
+"""Readers of corpora against files that are broken in every way: ``make fuzz``."""
