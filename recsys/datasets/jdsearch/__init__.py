@@ -48,10 +48,10 @@ def read_jdsearch(
     interactions; their times are running sums of the intervals, in a unit that the source does not tell.
 
     All events of a user under the same words are one query, answered by their products; its ``history`` are
-    the events before the first of them. A product's gain is that of the most that was done with it. The query
-    that a user asked first last is for validation, the others are for training. The query at the end of the line, whose candidates
-    are labelled, is for testing. A query without a product of gain above 0 is left out. What is searched is
-    the whole catalogue: candidates that were not taken are items as all others.
+    the events before the first of them. A product's gain is that of the most that was done with it. Of a user
+    the last query that is new is for validation, the others are for training. The query at the end of the
+    line, whose candidates are labelled, is for testing. A query without a product of gain above 0 is left
+    out. What is searched is the whole catalogue: candidates that were not taken are items as all others.
 
     Texts are numbers that stand for terms, parted by blanks. ``notes`` counts ``items_without_metadata``,
     ``users_without_test_query`` and, for the catalogue of what is described, ``undescribed_events`` and
