@@ -16,6 +16,9 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
+SPLITS = ("train", "valid", "test")
+"""What examples serve for: to learn from, to choose by, and to report on."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ragged:

@@ -11,16 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.examples import Examples, Floats, Ints, QueryTexts, Ragged
+from recsys.examples import SPLITS, Examples, Floats, Ints, QueryTexts, Ragged
 from recsys.text import read_texts, write_texts
 
 if TYPE_CHECKING:
     import polars as pl
 
     from recsys.datasets.corpus import Corpus
-
-
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recsys.splits import SPLITS
+from recsys.examples import SPLITS
 
 ITEMS = {
     "item_id": pl.String,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from recsys.datasets.corpus import Corpus, interactions_of
-from recsys.splits import SPLITS
+from recsys.examples import SPLITS
 from recsys.text import item_texts
 
 CORES = (2, 3, 5, 10)

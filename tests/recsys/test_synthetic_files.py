@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.datasets.movielens import GENRES_100K
 from recsys.datasets.readers import SEARCH, reader
 from recsys.datasets.synthetic import DEPARTMENTS, LEAVES, write_shop
 from recsys.datasets.synthetic.files import write_chunks
-from recsys.datasets.synthetic.movielens import GENRES
 from recsys.datasets.synthetic.shoppers import Shop
 from recsys.datasets.synthetic.world import make_world
 
@@ -459,7 +459,7 @@ def test_movielens_100k(write: Write, truth: list[tuple[int, int, int]]) -> None
     for fields, (film, title, genres) in zip(films, csv.reader(in_csv), strict=True):
         assert len(fields) == 5 + 19
         assert fields[:5] == [film, title, f"01-Jan-{title[-5:-1]}", "", ""]
-        flagged = {genre for genre, flag in zip(GENRES, fields[5:], strict=True) if flag == "1"}
+        flagged = {genre for genre, flag in zip(GENRES_100K, fields[5:], strict=True) if flag == "1"}
         assert {genre.replace("Children's", "Children") for genre in flagged} == set(genres.split("|"))
 
 

@@ -11,32 +11,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from recsys.datasets.movielens import GENRES_100K
 from recsys.datasets.synthetic.files import csv_lines, plain_lines, write_chunks
 from recsys.datasets.synthetic.shoppers import Shop
 from recsys.datasets.synthetic.words import DEPARTMENTS, LEAVES_EACH
-
-GENRES = [
-    "unknown",
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
-]
-"""In the order of the flags of ``u.item``."""
 
 FIRST_YEAR, LAST_YEAR = 1930, 2011
 BEGINS_WITH_THE, HAS_ACCENT = 0.3, 0.1
@@ -88,7 +66,7 @@ def _write_100k(folder: Path, shop: Shop) -> dict[str, Path]:
         pl.format("01-Jan-{}", "year"),
         pl.lit("").alias("video release"),
         pl.lit("").alias("address"),
-        *(pl.col("genres").list.contains(genre).cast(pl.Int8).alias(genre) for genre in GENRES),
+        *(pl.col("genres").list.contains(genre).cast(pl.Int8).alias(genre) for genre in GENRES_100K),
     ]
     movies = (plain_lines(films.select(columns), "|", "latin-1") for films in _films(shop))
     return {
@@ -101,7 +79,7 @@ def _films(shop: Shop) -> Iterator[pl.DataFrame]:
     """Blocks of ``item``, ``title``, ``year``, ``genres``: two genres, which tell an item's leaf."""
     rng = shop.generator("films")
     world = shop.world
-    genres = pl.Series(GENRES[1:])
+    genres = pl.Series(GENRES_100K[1:])
     for items in world.blocks():
         year = rng.integers(FIRST_YEAR, LAST_YEAR + 1, size=len(items))
         accent, the = rng.random(len(items)) < HAS_ACCENT, rng.random(len(items)) < BEGINS_WITH_THE
