@@ -60,7 +60,11 @@ class DataConfig(Section):
         checked = checked_arguments(f"reader {values['reader']!r}", read, own)
         files = _file_parameters(values["reader"], read)
         parameters = inspect.signature(read).parameters
-        known = {name: p.default for name, p in parameters.items() if p.default is not p.empty} | checked
+        known = {
+            name: checked.get(name, parameter.default)
+            for name, parameter in parameters.items()
+            if name in checked or parameter.default is not parameter.empty
+        }
         return {
             **{key: values[key] for key in ("reader", "raw", "shop") if key in values},
             "files": {name: str(value) for name, value in known.items() if name in files and value},

@@ -65,7 +65,7 @@ def test_tokenizers_lists_every_recipe_and_plug_in(gritrec: Gritrec, tmp_path: P
     [
         (["none.yaml"], "none.yaml: No such file or directory; give the path of a benchmark file"),
         (["[bold]none.yaml"], "[bold]none.yaml: No such file or directory"),
-        (["tiny.yaml", "--set", "data.usrs=3"], "data.shop: unknown key 'usrs'. Did you mean 'users'?"),
+        (["tiny.yaml", "--set", "data.shop.usrs=3"], "data.shop: unknown key 'usrs'. Did you mean 'users'?"),
         (
             [
                 "tiny.yaml",
