@@ -248,7 +248,7 @@ def _ingest(config: BenchmarkConfig) -> Step:
     }
     if data.reader not in READERS:
         about["source_sha256"] = _sha256_of(_source(data.reader.partition(":")[0]))
-    return Step("ingest", config.name, 6, about, {}, partial(stages.ingest, data.raw))
+    return Step("ingest", config.name, 7, about, {}, partial(stages.ingest, data.raw))
 
 
 def _sha256(path: Path, setting: str) -> str:

@@ -21,6 +21,7 @@ from pipelines.categories import CodeCategories, read_categories
 from pipelines.cells import read_results
 from pipelines.progress import CONSOLE, progress
 from pipelines.report import html_report
+from pipelines.section import checked_arguments
 from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.scores import QueryScores, evaluation_set_digest
 from recsys.examples import Examples
@@ -84,7 +85,9 @@ def read_corpus(config: Config, raw: Path | None, shop: Path) -> Corpus:
         files = write_shop(shop, config["reader"], **config["shop"], **release)
     else:
         files = {name: (raw or Path()) / file for name, file in config["files"].items()}
-    corpus = reader(config["reader"])(**files, **options)
+    read = reader(config["reader"])
+    # What was kept as JSON becomes again what the reader's annotations say.
+    corpus = read(**files, **checked_arguments(f"reader {config['reader']!r}", read, options))
     if not isinstance(corpus, Corpus):
         raise ValueError(f"reader {config['reader']!r} must return a Corpus, not {type(corpus).__name__}")
     if corpus.queries is not None and config["reader"] not in SEARCH:

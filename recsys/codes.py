@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,9 +135,10 @@ def _texts(path: Path, column: pl.Series) -> pl.Series:
 def _read_json(path: Path) -> pl.DataFrame:
     """As :func:`_read_table`; an item that stands there twice has two rows."""
     pairs: list[tuple[str, Any]] = []
-    lines = (
-        lines_of(path) if path.suffix.lower() == ".jsonl" else [(1, checked_file(path, "codes").read_bytes())]
-    )
+    if path.suffix.lower() == ".jsonl":
+        lines = lines_of(path)
+    else:
+        lines = iter([(1, checked_file(path, "codes").read_bytes().removeprefix(BOM_UTF8))])
     for number, line in lines:
         try:
             document = json.loads(decoded(line), object_pairs_hook=tuple)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -262,6 +263,19 @@ def _core_rows(
         user_counts -= np.bincount(users[~enough], minlength=len(user_counts))
         item_counts -= np.bincount(items[~enough], minlength=len(item_counts))
         users, items, rows = users[enough], items[enough], rows[enough]
+
+
+def checked_gains(gains: Mapping[str, float], known: Collection[str]) -> dict[str, float]:
+    """The gain of each of the known labels.
+
+    Raises:
+        ValueError: one is lacking, unknown, or no number from 0 to what float32 holds.
+    """
+    if set(gains) != set(known) or not all(0 <= gain < 3e38 for gain in gains.values()):
+        raise ValueError(
+            f"gains must give each of {', '.join(known)} a finite number of at least 0, not {dict(gains)}"
+        )
+    return {label: float(gain) for label, gain in gains.items()}
 
 
 def items_of(item_ids: pl.Series, metadata: pl.DataFrame) -> pl.DataFrame:

@@ -7,14 +7,22 @@ Search*, 2022, arXiv:2206.06588.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 import polars as pl
 
-from recsys.datasets.corpus import EVENTS, ITEMS, JUDGEMENTS, QUERIES, Corpus, interactions_of, items_of
+from recsys.datasets.corpus import (
+    EVENTS,
+    ITEMS,
+    JUDGEMENTS,
+    QUERIES,
+    Corpus,
+    checked_gains,
+    interactions_of,
+    items_of,
+)
 from recsys.datasets.lines import unescaped
 from recsys.datasets.tables import parts_of
 
@@ -70,10 +78,7 @@ def read_esci(
         ValueError: a file is not what it should be; the message names it, and the row and column if it is
             one that is wrong. Or an option is out of range, or no judgement is left.
     """
-    if set(gains) != set(GAINS) or not all(math.isfinite(gain) and gain >= 0 for gain in gains.values()):
-        raise ValueError(
-            f"gains must give each of E, S, C, I a finite number of at least 0, not {dict(gains)}"
-        )
+    gains = checked_gains(gains, GAINS)
     if not 0 <= valid_share < 1:
         raise ValueError(f"valid_share must be at least 0 and below 1, not {valid_share}")
     rows = _rows(examples, locale, version)

@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 import polars as pl
 
 from recsys.datasets.corpus import Corpus, interactions_of
+from recsys.datasets.lines import LAST_SECOND
 from recsys.examples import SPLITS
 from recsys.text import item_texts
 
 CORES = (2, 3, 5, 10)
 """The k for which k-core survival is told."""
 
-FIRST_MOMENT, LAST_MOMENT = 315_532_800, 253_402_300_800
-"""Seconds since 1970 from which to which a time is shown as a date: the years 1980 to 9999."""
+FIRST_DATE = 315_532_800
+"""Seconds since 1970; a time before 1980 is shown as a number, for some sources only tell the order."""
 
 Facts = dict[str, str]
 """What is told → as it is shown."""
@@ -85,8 +86,7 @@ def _times(interactions: pl.DataFrame) -> Facts:
 
 
 def _moment(seconds: int) -> str:
-    """A date, unless the number is too small to be one: some sources only tell the order."""
-    if not FIRST_MOMENT <= seconds < LAST_MOMENT:
+    if not FIRST_DATE <= seconds <= LAST_SECOND:
         return str(seconds)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} ({seconds})"
 

@@ -1,4 +1,4 @@
-"""Text files by lines: plain, gzip or zstd, with the number of each line and one policy for broken ones."""
+"""Text files by lines: plain, gzip or zstd, with the number of each; broken ones stop, or are counted."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from typing import BinaryIO, TypeVar
 import pyarrow as pa
 
 Row = TypeVar("Row")
+
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999, since 1970; a time after it is in another unit."""
 
 LONGEST_LINE = 2**24
 """Bytes; what is longer is no record of any corpus, and may be a whole file without line ends."""

@@ -14,14 +14,13 @@ from typing import NamedTuple
 import polars as pl
 
 from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of
-from recsys.datasets.lines import checked_file, decoded, excerpt, lines_of, parsed
+from recsys.datasets.lines import LAST_SECOND, checked_file, decoded, excerpt, lines_of, parsed
 
 Movie = tuple[str, str, str, list[str], str]
 """A row of :data:`ITEMS`."""
 
 RATINGS = {"user_id": pl.Int64, "item_id": pl.Int64, "rating": pl.Float64, "timestamp": pl.Int64}
 LOWEST, HIGHEST = 0.5, 5.0
-LAST_SECOND = 253_402_300_799
 """Of the year 9999."""
 
 NO_GENRES = "(no genres listed)"
@@ -177,6 +176,7 @@ def _ratings_at_once(path: Path, release: _Release) -> pl.DataFrame:
         skip_rows=int(release.has_header),
         schema=columns,
         quote_char=None,
+        glob=False,
     )
     rated = table.select(list(RATINGS))
     between = table.drop(list(RATINGS))

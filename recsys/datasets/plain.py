@@ -13,11 +13,10 @@ from typing import Literal
 import polars as pl
 
 from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of
-from recsys.datasets.lines import checked_file, decoded, excerpt, parsed
+from recsys.datasets.lines import LAST_SECOND, checked_file, decoded, excerpt, parsed
 from recsys.datasets.tables import table_of
 
 TEXTS = {name: name for name in ITEMS if name != "item_id"}
-LAST_SECOND = 253_402_300_799  # of the year 9999
 TIME = "a time from 1970 to 9999: whole seconds (not milliseconds), a date or 2024-05-31T18:30:00"
 ISO_TIME = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?)?$"
 """Day, hour and minute, second, zone."""
@@ -235,6 +234,8 @@ def _texts(path: Path, column: pl.Series) -> pl.Series:
 
 def _category_lists(path: Path, column: pl.Series) -> pl.Series:
     """Lists of distinct names, in order."""
+    if column.dtype == pl.Null:  # nobody has any
+        column = column.cast(pl.String)
     lists = column.str.split("|") if column.dtype == pl.String else column
     if not isinstance(lists.dtype, pl.List) or not _is_scalar(lists.dtype.inner):
         raise ValueError(f"{path}: {column.name!r} holds {column.dtype}, not lists of names or texts with |")

@@ -74,7 +74,7 @@ class Campaign:
         logging.disable()
         self.scratch.mkdir(parents=True, exist_ok=True)
         os.chdir(self.scratch)
-        with Path("stderr.txt").open("w") as stderr:
+        with Path("stderr.txt").open("a") as stderr:  # at its end, however often that is cut off
             os.dup2(stderr.fileno(), sys.stderr.fileno())
             targets = self.make_targets(self.scratch / "sound")
             target = next(target for target in targets if target.name == self.target)

@@ -659,3 +659,24 @@ def test_beauty_agrees_with_the_plainest_reading() -> None:
         for item in sorted(meta)
     ]
     assert corpus.items["categories"].to_list() == names
+
+
+def test_brackets_in_a_path_are_no_pattern(tmp_path: Path) -> None:
+    for folder, user in (("a[1]", "right"), ("a1", "wrong")):
+        (tmp_path / folder).mkdir()
+        lines = [json.dumps({"reviewerID": user, "asin": "B1", "unixReviewTime": 5})]
+        (tmp_path / folder / "reviews.json").write_text("\n".join(lines))
+        (tmp_path / folder / "meta.json").write_text(json.dumps({"asin": "B1", "title": user}))
+    corpus = read_amazon(tmp_path / "a[1]/reviews.json", tmp_path / "a[1]/meta.json", release=2018, k_core=1)
+    assert corpus.interactions["user_id"].to_list() == ["right"]
+    assert corpus.items["title"].to_list() == ["right"]
+
+
+@pytest.mark.parametrize("broken", ["", '{"reviewerID": "v"}\n'])
+def test_true_is_no_user_whatever_stands_beside_it(tmp_path: Path, broken: str) -> None:
+    sound = '{"reviewerID": "u", "asin": "B1", "unixReviewTime": 5}\n'
+    odd = '{"reviewerID": true, "asin": "B1", "unixReviewTime": 5}\n'
+    (tmp_path / "reviews.json").write_text(sound + odd + broken)
+    corpus = read_amazon(tmp_path / "reviews.json", k_core=1, skip_bad_lines=True)
+    assert corpus.interactions["user_id"].to_list() == ["u"]
+    assert corpus.skipped_lines == 1 + bool(broken)

@@ -12,6 +12,7 @@ from recsys.datasets.corpus import (
     JUDGEMENTS,
     QUERIES,
     Corpus,
+    checked_gains,
     distinct_events,
     interactions_of,
     item_ids_of,
@@ -246,3 +247,10 @@ def test_digest_tells_every_cell_apart_and_nothing_else() -> None:
     more_users = GOOD.with_columns(pl.col("user_id").cast(pl.String).cast(pl.Enum(["s", "u", "v"])))
     in_chunks = pl.concat([items("a"), items("b")], rechunk=False)
     assert Corpus(in_chunks, more_users, skipped_lines=3).digest() == Corpus(catalogue, GOOD).digest()
+
+
+def test_gains_are_numbers_for_all_labels() -> None:
+    assert checked_gains({"E": 1, "S": 0.1}, ("E", "S")) == {"E": 1.0, "S": 0.1}
+    for gains in ({"E": 1}, {"E": 1, "S": -1}, {"E": 1, "S": float("nan")}, {"E": 1, "S": 1e39}):
+        with pytest.raises(ValueError, match="gains must give each of E, S a finite number of at least 0"):
+            checked_gains(gains, ("E", "S"))

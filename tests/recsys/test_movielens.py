@@ -313,3 +313,12 @@ def test_the_5_core_of_the_small_release_is_that_of_a_plain_loop() -> None:
         "interactions": 90_274,
         "mean_length": pytest.approx(90_274 / 610),
     }
+
+
+def test_brackets_in_a_path_are_no_pattern(tmp_path: Path) -> None:
+    for folder in ("ml[1]", "ml1"):
+        (tmp_path / folder).mkdir()
+    ratings, movies = csv_files(tmp_path / "ml[1]")
+    expected = read_movielens(ratings, movies, k_core=1).digest()
+    csv_files(tmp_path / "ml1", CSV_RATINGS.splitlines()[0] + "\n9,1,4.0,5\n")
+    assert read_movielens(ratings, movies, k_core=1).digest() == expected

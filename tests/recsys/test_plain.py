@@ -369,3 +369,10 @@ def test_the_page_on_your_data_is_true(tmp_path: Path, monkeypatch: pytest.Monke
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(block, "docs/your-data.md", "exec"), {"print": said.append})  # noqa: S102 — our own page
     assert said == printed
+
+
+def test_categories_that_nobody_has_are_none(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,1\n")
+    pl.DataFrame({"item_id": ["a"], "categories": [None]}).write_parquet(tmp_path / "items.parquet")
+    corpus = read_table(tmp_path / "log.csv", tmp_path / "items.parquet", k_core=1)
+    assert corpus.items["categories"].to_list() == [[]]

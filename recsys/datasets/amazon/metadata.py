@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import glob
 import json
 import re
 from pathlib import Path
@@ -55,8 +56,9 @@ def _scanned(path: Path, release: int, wanted: set[str]) -> list[Row] | None:
     """The items of a JSON file, or None where it holds anything odd."""
     item_id, title, brand, categories = ITEM_FIELDS[release]
     is_wanted = pl.col(item_id).is_in(pl.Series(sorted(wanted)).implode()) | pl.col(item_id).is_null()
+    file = glob.escape(str(path))  # else polars takes brackets in names for a pattern
     try:
-        found = pl.scan_ndjson(path, schema=_schema(release)).filter(is_wanted).collect(engine="streaming")
+        found = pl.scan_ndjson(file, schema=_schema(release)).filter(is_wanted).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
     texts = pl.concat([found[title], found[brand], found[categories].explode()])

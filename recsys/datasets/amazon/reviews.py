@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import reprlib
 from array import array
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.datasets.lines import decoded, excerpt, lines_of, parsed
+from recsys.datasets.lines import LAST_SECOND, decoded, excerpt, lines_of, parsed
 
 REVIEW_FIELDS = {
     2014: ("reviewerID", "asin", "unixReviewTime"),
@@ -33,9 +34,6 @@ TICKS = {2014: 1, 2018: 1, 2023: 1000}
 
 LONGEST_ID = 100
 """Characters; Amazon's own have 10 to 28."""
-
-YEAR_10000 = 253_402_300_800
-"""In seconds since 1970; what is later is in another unit."""
 
 PLAIN_ID = f"^[A-Za-z0-9_-]{{1,{LONGEST_ID}}}$"
 
@@ -87,7 +85,7 @@ def _scan(path: Path, release: int) -> pl.LazyFrame:
         has_header = release in WITH_HEADER
         rows = pl.scan_csv(path, schema=schema, has_header=has_header, quote_char=None, glob=False)
     else:
-        rows = pl.scan_ndjson(path, schema=types)
+        rows = pl.scan_ndjson(glob.escape(str(path)), schema=types)  # brackets in names are no pattern
     return rows.select(
         pl.col(user).cast(pl.Categorical(pl.Categories.random())).alias("user_id"),
         pl.col(item).cast(pl.Categorical(pl.Categories.random())).alias("item_id"),
@@ -100,10 +98,13 @@ def _is_sound(events: pl.DataFrame, release: int) -> bool:
     if events.is_empty() or events.null_count().sum_horizontal().item():
         return False
     times = events["timestamp"]
-    if times.min() < 0 or times.max() >= YEAR_10000 * TICKS[release]:
+    if times.min() < 0 or times.max() // TICKS[release] > LAST_SECOND:
         return False
     ids = (events[name].unique().cast(pl.String) for name in ("user_id", "item_id"))
-    return all(texts.str.contains(PLAIN_ID).all() for texts in ids)
+    # Polars makes texts of JSON's true and false, too.
+    return all(
+        texts.str.contains(PLAIN_ID).all() and not texts.is_in(["true", "false"]).any() for texts in ids
+    )
 
 
 def _read_lines(path: Path, release: int, skip_bad_lines: bool) -> tuple[pl.DataFrame, int]:
@@ -188,6 +189,6 @@ def _checked_time(field: str, value: object, release: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         unit = "seconds" if TICKS[release] == 1 else "milliseconds"
         raise ValueError(f"{field} is {reprlib.repr(value)}, not a whole number of {unit}")
-    if not 0 <= value < YEAR_10000 * TICKS[release]:
+    if not 0 <= value // TICKS[release] <= LAST_SECOND:
         raise ValueError(f"{field} is {reprlib.repr(value)}, not between the years 1970 and 10000")
     return value

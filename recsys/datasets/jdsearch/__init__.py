@@ -6,7 +6,6 @@ Full Interactions*, SIGIR 2023.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,15 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from recsys.datasets.corpus import ITEMS, JUDGEMENTS, QUERIES, Corpus, interactions_of, items_of
+from recsys.datasets.corpus import (
+    ITEMS,
+    JUDGEMENTS,
+    QUERIES,
+    Corpus,
+    checked_gains,
+    interactions_of,
+    items_of,
+)
 from recsys.datasets.jdsearch.behavior import BEHAVIOR, GAINS, Behavior, read_behavior, terms
 from recsys.datasets.lines import checked_file
 from recsys.datasets.tabbed import Tabbed
@@ -49,7 +56,8 @@ def read_jdsearch(
 
     All events of a user under the same words are one query, answered by their products; its ``history`` are
     the events before the first of them. A product's gain is that of the most that was done with it. Of a user
-    the last query that is new is for validation, the others are for training. The query at the end of the
+    the last query that is new is for validation, the others are for training, with all that was taken when
+    they were asked again, if only after it. The query at the end of the
     line, whose candidates are labelled, is for testing. A query without a product of gain above 0 is left
     out. What is searched is the whole catalogue: candidates that were not taken are items as all others.
 
@@ -74,10 +82,7 @@ def read_jdsearch(
         ValueError: a line is broken, a file is empty or cut off, or ``products`` describes other items; no
             query is left; or an option is out of range.
     """
-    if set(gains) != set(GAINS) or not all(math.isfinite(gain) and gain >= 0 for gain in gains.values()):
-        raise ValueError(
-            f"gains must give each of {', '.join(GAINS)} a finite number of at least 0, not {dict(gains)}"
-        )
+    gains = checked_gains(gains, GAINS)
     if catalogue == "described" and products is None:
         raise ValueError("the catalogue 'described' needs the products file")
     found = read_behavior(behavior, gains, skip_bad_lines)
