@@ -134,6 +134,8 @@ def main() -> None:
             raise
         expected = isinstance(error, (ValueError, OSError, ImportError))
         what = str(error) if expected else f"{type(error).__name__}: {error} (GRITREC_TRACEBACK=1 says where)"
+        if type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
+            what = f"Prefect's server did not answer ({error}); the same command goes on where this one was"
         message = f"[bold red]Error:[/bold red] {escape(what)}"
         Console(stderr=True, highlight=False).print(message, soft_wrap=True)
         sys.exit(1)

@@ -21,7 +21,6 @@ from pipelines.categories import CodeCategories, read_categories
 from pipelines.cells import read_results
 from pipelines.progress import CONSOLE, progress
 from pipelines.report import html_report
-from pipelines.section import checked_arguments
 from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.scores import QueryScores, evaluation_set_digest
 from recsys.examples import Examples
@@ -75,6 +74,7 @@ def read_corpus(config: Config, raw: Path | None, shop: Path) -> Corpus:
         raw: the folder of its files.
         shop: where those of a made-up shop are put.
     """
+    from pipelines.section import checked_arguments  # noqa: PLC0415
     from recsys.datasets.corpus import Corpus  # noqa: PLC0415
     from recsys.datasets.readers import SEARCH, reader  # noqa: PLC0415
     from recsys.datasets.synthetic import write_shop  # noqa: PLC0415
