@@ -293,6 +293,11 @@ def items_of(item_ids: pl.Series, metadata: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def undescribed(item_ids: pl.Series, metadata: pl.DataFrame) -> int:
+    """How many of the items :func:`items_of` finds nothing of: what readers note as without metadata."""
+    return len(item_ids) - int(item_ids.is_in(metadata["item_id"].implode()).sum())
+
+
 def item_ids_of(interactions: pl.DataFrame) -> pl.Series:
     """The ids that an interactions frame's Enum of items holds."""
     kind = interactions.schema["item_id"]

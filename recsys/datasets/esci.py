@@ -22,6 +22,7 @@ from recsys.datasets.corpus import (
     checked_gains,
     interactions_of,
     items_of,
+    undescribed,
 )
 from recsys.datasets.lines import unescaped
 from recsys.datasets.tables import parts_of
@@ -84,8 +85,8 @@ def read_esci(
     rows = _rows(examples, locale, version)
     item_ids = rows["product_id"].unique().sort()
     metadata = _metadata(products, locale, None if catalogue == "locale" else item_ids)
-    unknown = item_ids.filter(~item_ids.is_in(metadata["item_id"].implode()))
-    if len(unknown) == len(item_ids):
+    without = undescribed(item_ids, metadata)
+    if without == len(item_ids):
         raise ValueError(f"{products}: describes none of the {len(item_ids)} products judged: not its file?")
     if catalogue == "locale":
         item_ids = pl.concat([item_ids, metadata["item_id"]]).unique().sort()
@@ -106,7 +107,7 @@ def read_esci(
         queries=answered,
         judgements=judgements,
         notes={
-            "items_without_metadata": len(unknown),
+            "items_without_metadata": without,
             "queries_without_judgement": len(queries) - len(answered),
             "queries_in_both_splits": len(in_both),
             "duplicate_judgements": len(official) - len(pairs),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of, undescribed
 from recsys.datasets.lines import LAST_SECOND, checked_file, decoded, excerpt, lines_of, parsed
 
 Movie = tuple[str, str, str, list[str], str]
@@ -107,14 +107,14 @@ def read_movielens(
         )
     films, bad_movies = _read_movies(movies, release, skip_bad_lines)
     item_ids = item_ids_of(interactions)
-    undescribed = int((~item_ids.is_in(films["item_id"].implode())).sum())
-    if undescribed == len(item_ids):
-        raise ValueError(f"{movies}: describes none of the {undescribed} films of {ratings}: not its file?")
+    without = undescribed(item_ids, films)
+    if without == len(item_ids):
+        raise ValueError(f"{movies}: describes none of the {without} films of {ratings}: not its file?")
     return Corpus(
         items_of(item_ids, films),
         interactions,
         skipped_lines=bad_ratings + bad_movies,
-        notes={"items_without_metadata": undescribed},
+        notes={"items_without_metadata": without},
     )
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import polars as pl
 
-from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of, undescribed
 from recsys.datasets.lines import LAST_SECOND, checked_file, decoded, excerpt, parsed
 from recsys.datasets.tables import table_of
 
@@ -137,7 +137,7 @@ def _corpus(
 ) -> Corpus:
     item_ids = item_ids_of(interactions)
     known = pl.DataFrame(schema=ITEMS) if metadata is None else metadata
-    without = int((~item_ids.is_in(known["item_id"].implode())).sum())
+    without = undescribed(item_ids, known)
     if metadata is not None and without == len(item_ids):
         raise ValueError(f"{described_in}: describes none of the {without} items, such as {item_ids[0]!r}")
     items = items_of(item_ids, known)

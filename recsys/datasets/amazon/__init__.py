@@ -22,6 +22,7 @@ from recsys.datasets.corpus import (
     interactions_of,
     item_ids_of,
     items_of,
+    undescribed,
 )
 from recsys.datasets.lines import checked_file
 
@@ -95,7 +96,7 @@ def read_amazon(
         category_level=1,
         skipped_lines=skipped_reviews + skipped_items,
         notes={
-            "items_without_metadata": len(item_ids) - metadata["item_id"].n_unique(),
+            "items_without_metadata": undescribed(item_ids, metadata),
             "duplicate_reviews": duplicates,
         },
     )

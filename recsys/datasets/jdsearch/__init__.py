@@ -21,6 +21,7 @@ from recsys.datasets.corpus import (
     checked_gains,
     interactions_of,
     items_of,
+    undescribed,
 )
 from recsys.datasets.jdsearch.behavior import BEHAVIOR, GAINS, Behavior, read_behavior, terms
 from recsys.datasets.lines import checked_file
@@ -104,7 +105,7 @@ def read_jdsearch(
         raise ValueError(
             f"{behavior}: no query has a product with a gain above 0 with the gains {dict(gains)}"
         )
-    notes["items_without_metadata"] = len(item_ids) - item_ids.is_in(metadata["item_id"].implode()).sum()
+    notes["items_without_metadata"] = undescribed(item_ids, metadata)
     notes["users_without_test_query"] = len(found.users) - len(found.tested())
     return Corpus(
         items=items_of(item_ids, metadata),
