@@ -24,7 +24,7 @@ from semantic_ids.registry import ENTRY_POINTS
 _TOKENIZE_VERSION = 3
 """Of fitting and of importing alike: one stage, whose files are written by one function."""
 
-_FIT_VERSION = 4
+_FIT_VERSION = 5
 
 
 @dataclass(frozen=True)

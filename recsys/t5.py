@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recsys.dropout import Dropout
+
 PAD = 0
 """The token that fills up short sources, and that every decoder input starts with."""
 
@@ -114,7 +116,7 @@ class T5(nn.Module):
         self.decoder_bias = RelativeBias(config, causal=True)
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.decoder_norm = nn.RMSNorm(config.width, eps=1e-6)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.logit_scale = config.width**-0.5
         nn.init.normal_(self.embedding.weight, std=1.0)
         self.first_text, self.text_tokens = len(self.embedding.weight), text_tokens
@@ -203,7 +205,7 @@ class EncoderLayer(nn.Module):
         self.self_attention = Attention(config)
         self.feed_forward_norm = nn.RMSNorm(config.width, eps=1e-6)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """``(Q, S, D)`` → ``(Q, S, D)``; ``bias`` is ``(Q, H, S, S)``."""
@@ -223,7 +225,7 @@ class DecoderLayer(nn.Module):
         self.cross_attention = Attention(config)
         self.feed_forward_norm = nn.RMSNorm(config.width, eps=1e-6)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, x: Tensor, bias: Tensor, source: KeysValues, source_bias: Tensor, past: KeysValues | None
@@ -252,7 +254,7 @@ class Attention(nn.Module):
         self.key = nn.Linear(config.width, inner, bias=False)
         self.value = nn.Linear(config.width, inner, bias=False)
         self.output = nn.Linear(inner, config.width, bias=False)
-        self.dropout = config.dropout
+        self.dropout = Dropout(config.dropout)
         # The missing division of the logits by √d is made up for by small queries.
         nn.init.normal_(self.query.weight, std=(config.width * config.head_width) ** -0.5)
         nn.init.normal_(self.key.weight, std=config.width**-0.5)
@@ -266,15 +268,15 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, source: KeysValues, bias: Tensor) -> Tensor:
         """``(N, T, D)`` → ``(N, T, D)``; ``bias`` adds to the logits ``(N, H, T, S)``."""
         queries = self._split(self.query(x))
-        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not self.training:
-            # There the fused kernel takes twice as long as its parts, on the short sequences of decoding.
-            mixed = (queries @ source[0].mT + bias).softmax(dim=-1) @ source[1]
+        if x.device.type == "cpu" and (self.training or x.dtype == torch.bfloat16):
+            # There no fused kernel learns a bias or drops weights, and in bfloat16 it takes twice as long.
+            mixed = self.dropout((queries @ source[0].mT + bias).softmax(dim=-1)) @ source[1]
         else:
             mixed = F.scaled_dot_product_attention(
                 queries,
                 *source,
                 attn_mask=bias,
-                dropout_p=self.dropout if self.training else 0.0,
+                dropout_p=self.dropout.probability if self.training else 0.0,
                 scale=1.0,
             )  # (N, H, T, d)
         return self.output(mixed.transpose(1, 2).flatten(2))
@@ -290,7 +292,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.inner = nn.Linear(config.width, config.feed_forward, bias=False)
         self.outer = nn.Linear(config.feed_forward, config.width, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.inner.weight, std=config.width**-0.5)
         nn.init.normal_(self.outer.weight, std=config.feed_forward**-0.5)
 
