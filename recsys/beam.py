@@ -18,8 +18,9 @@ def beam_search(model: T5, trie: Trie, sources: Tensor, width: int) -> tuple[Ten
     """The leaves that a model finds likeliest, by beam search of the given width.
 
     A leaf scores ``Σ_l log p(code_l | source, codes before)``, each level's softmax running over all
-    K_l codes. Codes that lead nowhere are left out but *not* renormalised over: a score is the model's
-    own log-probability, and never rises along a path. The search is deterministic; equal scores go to
+    K_l codes. Codes that lead nowhere are left out but *not* renormalised over, unless the model is one
+    :attr:`over_catalogue <recsys.t5.T5>`: a score is the model's own log-probability, and never rises
+    along a path. The search is deterministic; equal scores go to
     the smaller node index. It is exact where the width is the number of leaves, otherwise a path
     whose prefix falls out of the beam is lost (:func:`recsys.exact.exact_search` brings it back).
     Every query gets exactly ``min(width, leaves)`` leaves, none twice.
@@ -94,9 +95,14 @@ class Prefixes:
         past = [(keys[rows], values[rows]) for keys, values in self.past]
         hidden, past = model.decode(tokens.view(-1, 1), memory, past)  # (Q·B, 1, D)
         logits = model.logits(hidden, model.blocks[level]).view(queries, beams, -1)
-        log_p = logits.log_softmax(dim=2, dtype=self.scores.dtype)  # (Q, B, K)
         nodes = trie.children(level, self.nodes)  # (Q, B, C)
-        scores = self.scores[:, :, None] + log_p.gather(2, trie.codes(level, nodes))
+        codes = trie.codes(level, nodes)
+        if model.over_catalogue:
+            logits = logits.gather(2, codes).masked_fill(nodes < 0, -math.inf)
+            log_p = logits.log_softmax(dim=2, dtype=self.scores.dtype)
+        else:
+            log_p = logits.log_softmax(dim=2, dtype=self.scores.dtype).gather(2, codes)
+        scores = self.scores[:, :, None] + log_p
         return Extensions(level + 1, nodes, scores.masked_fill(nodes < 0, -math.inf), past)
 
     def ranked(self, width: int) -> tuple[Tensor, Tensor]:

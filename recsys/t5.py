@@ -84,6 +84,8 @@ class T5(nn.Module):
         codebook_sizes: ``(K_1, …, K_L)``, the sizes of the blocks.
         others: how many tokens there are behind the blocks, for sources only.
         config: the other sizes.
+        over_catalogue: whether the codes of a level compete only with those that lead to an item, too,
+            so that the probabilities of the catalogue's IDs add up to 1; else with all of their level.
         text_width: numbers in the vector of a text; 0 if sources hold none.
         text_tokens: how many tokens a text is read as.
 
@@ -101,10 +103,12 @@ class T5(nn.Module):
         config: T5Config,
         others: int = 0,
         *,
+        over_catalogue: bool = False,
         text_width: int = 0,
         text_tokens: int = 0,
     ) -> None:
         super().__init__()
+        self.over_catalogue = over_catalogue
         self.blocks = [
             slice(1 + stop - size, 1 + stop)
             for size, stop in zip(codebook_sizes, accumulate(codebook_sizes), strict=True)
@@ -125,22 +129,25 @@ class T5(nn.Module):
         if self.project:  # a vector of length 1 becomes as large as embeddings are
             nn.init.normal_(self.project.weight, std=1.0)
 
-    def forward(self, sources: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, sources: Tensor, targets: Tensor, allowed: Sequence[Tensor] = ()) -> Tensor:
         """Cross-entropy of each token of the targets among those of its level.
 
         Args:
             sources: ``(Q, S)`` int64, as :meth:`encode` takes them.
             targets: ``(Q, L)`` int64, a token of each level.
+            allowed: for each level ``(Q, K_l)`` bool, the codes that it competes with; none if with all.
 
         Returns:
             The mean over sources and levels, a scalar.
         """
         shifted = F.pad(targets[:, :-1], (1, 0), value=PAD)
         hidden, _ = self.decode(shifted, self.encode(sources))  # (Q, L, D)
-        of_levels = [
-            F.cross_entropy(self.logits(hidden[:, level], block), targets[:, level] - block.start)
-            for level, block in enumerate(self.blocks)
-        ]
+        of_levels = []
+        for level, block in enumerate(self.blocks):
+            logits = self.logits(hidden[:, level], block)
+            if allowed:
+                logits = logits.masked_fill(~allowed[level], -math.inf)
+            of_levels.append(F.cross_entropy(logits, targets[:, level] - block.start))
         return torch.stack(of_levels).mean()
 
     def encode(self, tokens: Tensor) -> Memory:

@@ -91,6 +91,22 @@ class Trie:
         child = first + torch.arange(self.fan_outs[level], device=parents.device)
         return torch.where(child < end, child, -1)
 
+    def allowed(self, leaves: Tensor, codebook_sizes: tuple[int, ...]) -> list[Tensor]:
+        """Which codes go on from the prefixes of some leaves: for each level ``(*leaves.shape, K_l)`` bool.
+
+        Args:
+            leaves: nodes of the last level.
+            codebook_sizes: ``(K_1, …, K_L)``.
+        """
+        masks, nodes = [], leaves
+        for level, size in reversed(list(enumerate(codebook_sizes))):
+            nodes = torch.searchsorted(self.starts[level], nodes.int(), right=True) - 1  # their parents
+            children = self.children(level, nodes)
+            codes = self.codes(level, children).masked_fill(children < 0, size)
+            mask = torch.zeros(*nodes.shape, size + 1, dtype=torch.bool, device=nodes.device)
+            masks.append(mask.scatter_(-1, codes, True)[..., :size])
+        return masks[::-1]
+
     def codes(self, level: int, nodes: Tensor) -> Tensor:
         """The last code of each node's prefix, int64 in the shape of ``nodes``; of -1, any code."""
         return self.last_codes[level][nodes].long()

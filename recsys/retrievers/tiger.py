@@ -41,6 +41,9 @@ class Tiger(TrainedRetriever):
             hashes to; the paper has 2,000. Not for search, whose queries have ids of their own.
         text_tokens: how many tokens are made of what a query says in words, at least 1; where queries
             say nothing there are none.
+        over_catalogue: whether the codes of a level compete only with those that lead to an item, too. In
+            the paper they compete with all. Then scores are log-probabilities over the catalogue, and no
+            learning is spent on which IDs there are.
         beam: width of the search; as wide as the ranking where that is longer.
         exact: whether what the beam lost is brought back, see :func:`~recsys.exact.exact_search`.
         training: the budget.
@@ -63,6 +66,7 @@ class Tiger(TrainedRetriever):
         max_history: int = 20,
         user_tokens: int = 0,
         text_tokens: int = 4,
+        over_catalogue: bool = False,
         beam: int = 50,
         exact: bool = False,
         training: Training | Mapping[str, Any] | None = None,
@@ -72,7 +76,7 @@ class Tiger(TrainedRetriever):
         self.width, self.layers, self.heads, self.head_width = width, layers, heads, head_width
         self.feed_forward, self.dropout = feed_forward, dropout
         self.max_history, self.user_tokens, self.text_tokens = max_history, user_tokens, text_tokens
-        self.beam, self.exact = beam, exact
+        self.over_catalogue, self.beam, self.exact = over_catalogue, beam, exact
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
@@ -86,10 +90,17 @@ class Tiger(TrainedRetriever):
         pairs = train.pairs()
         histories, sources = self._sources(pairs)
         targets = torch.from_numpy(pairs.targets.flat()).to(self._device)
+        leaf_of_item = torch.from_numpy(self.ids.leaf_of_item).to(self._device)
 
         def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
             for part in histories.by_length(rows):
-                yield len(part), (sources(part), self._tokens[targets[part]])
+                items = targets[part]
+                allowed = (
+                    self._trie.allowed(leaf_of_item[items], self.ids.codebook_sizes)
+                    if self.over_catalogue
+                    else ()
+                )
+                yield len(part), (sources(part), self._tokens[items], allowed)
 
         return batches_of, len(pairs)
 
@@ -148,6 +159,7 @@ class Tiger(TrainedRetriever):
             self.ids.codebook_sizes,
             config,
             self.user_tokens,
+            over_catalogue=self.over_catalogue,
             text_width=facts.get("text_width", 0),
             text_tokens=self.text_tokens,
         ).to(device)

@@ -21,10 +21,13 @@ from recsys.trie import Trie
 from semantic_ids.ids import Ints
 
 
-def make(sizes: tuple[int, ...], items: int, seed: int, sharpness: float) -> tuple[T5, Ints, Tensor]:
+def make(
+    sizes: tuple[int, ...], items: int, seed: int, sharpness: float, *, over_catalogue: bool = False
+) -> tuple[T5, Ints, Tensor]:
     """A model that is the surer of itself the sharper, a catalogue, and 5 sources."""
     torch.manual_seed(seed)
-    model = T5(sizes, T5Config(width=12, layers=2, heads=2, head_width=6, feed_forward=16)).double().eval()
+    config = T5Config(width=12, layers=2, heads=2, head_width=6, feed_forward=16)
+    model = T5(sizes, config, over_catalogue=over_catalogue).double().eval()
     model.logit_scale *= sharpness
     leaves = np.unique(np.random.default_rng(seed).integers(0, sizes, (items, len(sizes))), axis=0)
     sources = torch.randint(1, 1 + sum(sizes), (5, 3 * len(sizes)))
@@ -41,9 +44,20 @@ def scores_of_all(model: T5, leaves: Ints, sources: Tensor) -> Tensor:
     hidden, _ = model.decode(inputs, model.encode(sources.repeat_interleave(len(leaves), dim=0)))
     score = torch.zeros(len(inputs), dtype=torch.float64)
     for level, block in enumerate(blocks):
-        log_p = model.logits(hidden[:, level], block).log_softmax(dim=1)
+        logits = model.logits(hidden[:, level], block)
+        if model.over_catalogue:
+            logits = logits.where(
+                codes_behind(leaves, level, logits.shape[1]).repeat(len(sources), 1), -math.inf
+            )
+        log_p = logits.log_softmax(dim=1)
         score += log_p.gather(1, targets[:, level : level + 1].repeat(len(sources), 1) - block.start)[:, 0]
     return score.view(len(sources), len(leaves))
+
+
+def codes_behind(leaves: Ints, level: int, size: int) -> Tensor:
+    """``(M, K)``: which codes some leaf has behind the prefix that it shares with each leaf."""
+    same = (leaves[:, None, :level] == leaves[None, :, :level]).all(axis=2)
+    return torch.from_numpy(same @ np.eye(size, dtype=bool)[leaves[:, level]])
 
 
 def best_of_all(model: T5, leaves: Ints, sources: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -57,7 +71,8 @@ def best_of_all(model: T5, leaves: Ints, sources: Tensor, k: int) -> tuple[Tenso
 def searches(draw: st.DrawFn) -> tuple[T5, Ints, Tensor, tuple[int, ...], int, int]:
     sizes = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
     items, seed = draw(st.integers(1, 80)), draw(st.integers(0, 10_000))
-    model, leaves, sources = make(sizes, items, seed, draw(st.sampled_from([0.0, 1.0, 4.0, 20.0])))
+    sharpness, over_catalogue = draw(st.sampled_from([0.0, 1.0, 4.0, 20.0])), draw(st.booleans())
+    model, leaves, sources = make(sizes, items, seed, sharpness, over_catalogue=over_catalogue)
     return model, leaves, sources, sizes, draw(st.integers(1, 12)), draw(st.integers(1, 12))
 
 
@@ -79,6 +94,16 @@ def test_finds_the_best_of_all_leaves_and_is_sure_of_it(
         by_beam, beam_scores = beam_search(model, trie, sources, max(k, len(leaves)))
         assert found.tolist() == by_beam[:, :k].tolist()
         torch.testing.assert_close(scores, beam_scores[:, :k], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@torch.no_grad()
+def test_over_the_catalogue_probabilities_of_all_leaves_add_up_to_one(seed: int) -> None:
+    model, leaves, sources = make((8, 8, 8), 40, seed, 1.0, over_catalogue=True)
+    found, scores, certified = exact_search(model, Trie.build(leaves, (8, 8, 8)), sources, len(leaves))
+    assert certified.all()
+    assert (found >= 0).all()
+    torch.testing.assert_close(scores.exp().sum(dim=1), torch.ones(5, dtype=torch.float64))
 
 
 @torch.no_grad()

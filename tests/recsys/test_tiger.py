@@ -87,7 +87,8 @@ def test_every_target_of_a_query_is_learned_from() -> None:
     assert_same(left.rank(singly, 15), right.rank(singly, 15))
 
 
-def test_the_loss_is_the_mean_cross_entropy_of_a_levels_own_codes() -> None:
+@pytest.mark.parametrize("over_catalogue", [False, True])
+def test_the_loss_is_the_mean_cross_entropy_of_a_levels_own_codes(over_catalogue: bool) -> None:
     tiger, seen = fitted(), []
     data = successors(60, 15, seed=0)
     plan = Training(steps=1, batch_size=60, learning_rate=0.0, evaluate_every=1)
@@ -99,9 +100,14 @@ def test_the_loss_is_the_mean_cross_entropy_of_a_levels_own_codes() -> None:
         with torch.no_grad():
             hidden, _ = model.decode(inputs, model.encode(torch.from_numpy(codes.reshape(1, -1))))
             for level, block in enumerate([slice(1, 6), slice(6, 9), slice(9, 11)]):
-                log_p = model.logits(hidden[0, level], block).log_softmax(dim=0)
+                logits = model.logits(hidden[0, level], block)
+                if over_catalogue:
+                    catalogue = COLLIDING.codes[(COLLIDING.codes[:, :level] == written[:level]).all(axis=1)]
+                    gone = set(range(len(logits))) - set(catalogue[:, level].tolist())
+                    logits[list(gone)] = -torch.inf
+                log_p = logits.log_softmax(dim=0)
                 loss -= log_p[written[level]].item() / (60 * 3)
-    again = Tiger(**SMALL | {"training": plan, "dropout": 0.0})
+    again = Tiger(**SMALL | {"training": plan, "dropout": 0.0, "over_catalogue": over_catalogue})
     again.build = lambda facts, build=again.build: (
         build(facts),
         again.model.load_state_dict(model.state_dict()),
@@ -136,6 +142,14 @@ def test_scores_are_log_probabilities_of_leaves() -> None:
     full = SemanticIds(np.array(list(np.ndindex(3, 4))), (3, 4))
     ranking = fitted(full).rank(successors(5, 12, seed=1), 12)
     assert np.exp(ranking.scores).sum(axis=1) == pytest.approx(np.ones(5), rel=1e-5)
+
+
+def test_over_the_catalogue_scores_of_its_leaves_add_up_to_one() -> None:
+    ranking = fitted(over_catalogue=True).rank(successors(5, 15, seed=1), 15)
+    of_leaves = [np.unique(scores).astype(np.float64) for scores in ranking.scores]
+    assert [np.exp(scores).sum() for scores in of_leaves] == pytest.approx([1.0] * 5, rel=1e-5)
+    paper = fitted().rank(successors(5, 15, seed=1), 15)
+    assert all(np.exp(np.unique(scores)).sum() < 0.99 for scores in paper.scores)
 
 
 def test_as_many_items_as_are_asked_for_whatever_the_beam() -> None:

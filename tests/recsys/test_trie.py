@@ -58,6 +58,18 @@ def test_admits_exactly_the_catalogue(ids: SemanticIds) -> None:
     assert admitted == {tuple(leaf): row for row, leaf in enumerate(ids.leaves.tolist())}
 
 
+@given(catalogues())
+def test_allowed_codes_are_those_of_a_dictionary_of_prefixes(ids: SemanticIds) -> None:
+    trie, leaves = Trie.build(ids.leaves, ids.codebook_sizes), ids.leaves.tolist()
+    allowed = trie.allowed(torch.arange(len(leaves)), ids.codebook_sizes)
+    for level, size in enumerate(ids.codebook_sizes):
+        goes_on: dict[tuple[int, ...], set[int]] = {}
+        for leaf in leaves:
+            goes_on.setdefault(tuple(leaf[:level]), set()).add(leaf[level])
+        expected = [[code in goes_on[tuple(leaf[:level])] for code in range(size)] for leaf in leaves]
+        assert allowed[level].tolist() == expected
+
+
 def test_children_of_a_block_of_nodes() -> None:
     trie = Trie.build(np.array([[0, 1], [2, 0], [2, 3]]), (3, 4))
     assert trie.children(0, torch.zeros(1, 1, dtype=torch.int64)).tolist() == [[[0, 1]]]  # codes 0 and 2
