@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recsys.t5 import PAD, T5, KeysValues, Memory
+from recsys.t5 import PAD, T5, Memory, Steps
 from recsys.trie import Trie
 
 
@@ -65,14 +65,14 @@ class Prefixes:
         length: in codes.
         nodes: ``(Q, B)`` int64, those ≥ 0 rising along a row; -1 where there is no prefix.
         scores: ``(Q, B)`` log-probabilities; -∞ where there is no prefix.
-        past: keys and values of what comes before the last code, ``(R, H, length, d)`` a layer.
+        past: for each layer keys and values of what comes before the last code.
         origins: ``(Q, B)`` int64, of each prefix its row in ``past``.
     """
 
     length: int
     nodes: Tensor
     scores: Tensor
-    past: list[KeysValues]
+    past: list[Steps]
     origins: Tensor
 
     @classmethod
@@ -91,9 +91,7 @@ class Prefixes:
             tokens = torch.full_like(self.nodes, PAD)
         else:
             tokens = model.blocks[level - 1].start + trie.codes(level - 1, self.nodes)
-        rows = self.origins.flatten()
-        past = [(keys[rows], values[rows]) for keys, values in self.past]
-        hidden, past = model.decode(tokens.view(-1, 1), memory, past)  # (Q·B, 1, D)
+        hidden, past = model.step(tokens.flatten(), memory, self.past, self.origins.flatten())  # (Q·B, D)
         logits = model.logits(hidden, model.blocks[level]).view(queries, beams, -1)
         nodes = trie.children(level, self.nodes)  # (Q, B, C)
         codes = trie.codes(level, nodes)
@@ -123,13 +121,13 @@ class Extensions:
         length: in codes.
         nodes: ``(Q, B, C)`` int64; -1 where there is no prefix.
         scores: ``(Q, B, C)`` log-probabilities; -∞ where there is no prefix.
-        past: keys and values of what comes before the last code, ``(Q · B, H, length, d)`` a layer.
+        past: for each layer keys and values of what comes before the last code, a row each of Q · B.
     """
 
     length: int
     nodes: Tensor
     scores: Tensor
-    past: list[KeysValues]
+    past: list[Steps]
 
     def best(self, queries: Tensor, count: int) -> tuple[Prefixes, Tensor]:
         """The likeliest of some queries, and how likely the best of all others is.

@@ -32,6 +32,9 @@ PAD = 0
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one attention, ``(N, H, S, d)`` each."""
 
+Steps = tuple[Tensor, Tensor]
+"""Keys and values of hypotheses' own tokens, ``(P, N, H, d)`` each: a new step stands behind the others."""
+
 _BUCKETS, _FARTHEST = 32, 128
 
 
@@ -141,7 +144,7 @@ class T5(nn.Module):
             The mean over sources and levels, a scalar.
         """
         shifted = F.pad(targets[:, :-1], (1, 0), value=PAD)
-        hidden, _ = self.decode(shifted, self.encode(sources))  # (Q, L, D)
+        hidden = self.decode(shifted, self.encode(sources))  # (Q, L, D)
         of_levels = []
         for level, block in enumerate(self.blocks):
             logits = self.logits(hidden[:, level], block)
@@ -166,27 +169,46 @@ class T5(nn.Module):
         x = self.dropout(self.encoder_norm(x))
         return Memory([layer.cross_attention.keys_values(x) for layer in self.decoder], padding_bias)
 
-    def decode(
-        self, tokens: Tensor, memory: Memory, past: Sequence[KeysValues] = ()
-    ) -> tuple[Tensor, list[KeysValues]]:
-        """Continue hypotheses by T tokens each.
+    def decode(self, tokens: Tensor, memory: Memory) -> Tensor:
+        """Read hypotheses from their beginning, all T tokens at once.
 
         Args:
             tokens: ``(N, T)`` int64, N a multiple of Q: rows ``i * N / Q …`` belong to source i.
             memory: of the Q sources.
-            past: the keys and values that this method returned for the P tokens before, if any.
 
         Returns:
-            Hidden states ``(N, T, D)``, and for each layer keys and values ``(N, H, P + T, d)``.
+            Hidden states ``(N, T, D)``.
         """
-        length = tokens.shape[1] + (past[0][0].shape[2] if past else 0)
-        bias = self.decoder_bias(tokens.shape[1], length)  # (1, H, T, P + T)
+        bias = self.decoder_bias(tokens.shape[1], tokens.shape[1])  # (1, H, T, T)
         x = self.dropout(self.embedding(tokens))  # (N, T, D)
+        for layer, source in zip(self.decoder, memory.layers, strict=True):
+            x = layer(x, bias, source, memory.bias)
+        return self.dropout(self.decoder_norm(x))
+
+    def step(
+        self, tokens: Tensor, memory: Memory, past: Sequence[Steps], rows: Tensor
+    ) -> tuple[Tensor, list[Steps]]:
+        """What :meth:`decode` says at one more token of each hypothesis; without gradients, in eval mode.
+
+        Args:
+            tokens: ``(N,)`` int64, N a multiple of Q as in :meth:`decode`.
+            memory: of the Q sources.
+            past: what this method returned for the P tokens before; empty for the first.
+            rows: ``(N,)`` int64, the row in ``past`` of the hypothesis that each goes on from.
+
+        Returns:
+            Hidden states ``(N, D)``, and the keys and values of each layer with this step.
+        """
+        length = 1 + (len(past[0][0]) if past else 0)
+        bias = self.decoder_bias(1, length)[0, :, 0].T[:, None]  # (P + 1, 1, H)
+        x = self.embedding(tokens)  # (N, D)
         present = []
         for index, layer in enumerate(self.decoder):
-            x, keys_values = layer(x, bias, memory.layers[index], memory.bias, past[index] if past else None)
-            present.append(keys_values)
-        return self.dropout(self.decoder_norm(x)), present
+            own = past[index] if past else None
+            added, steps = layer.self_attention.step(layer.self_norm(x), bias, own, rows)
+            x = layer.read(x + added, memory.layers[index], memory.bias)
+            present.append(steps)
+        return self.decoder_norm(x), present
 
     def logits(self, hidden: Tensor, block: slice) -> Tensor:
         """Hidden states ``(…, D)`` → logits of a block's tokens only, ``(…, block size)``."""
@@ -234,20 +256,19 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.dropout = Dropout(config.dropout)
 
-    def forward(
-        self, x: Tensor, bias: Tensor, source: KeysValues, source_bias: Tensor, past: KeysValues | None
-    ) -> tuple[Tensor, KeysValues]:
-        """``(N, T, D)`` → ``(N, T, D)``, and this layer's keys and values so far ``(N, H, P + T, d)``."""
+    def forward(self, x: Tensor, bias: Tensor, source: KeysValues, source_bias: Tensor) -> Tensor:
+        """``(N, T, D)`` → ``(N, T, D)``."""
         h = self.self_norm(x)
-        keys, values = self.self_attention.keys_values(h)
-        if past:
-            keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
-        x = x + self.dropout(self.self_attention(h, (keys, values), bias))
+        x = x + self.dropout(self.self_attention(h, self.self_attention.keys_values(h), bias))
+        return self.read(x, source, source_bias)
+
+    def read(self, x: Tensor, source: KeysValues, source_bias: Tensor) -> Tensor:
+        """What stands behind the self-attention, ``(N, …, D)`` → the same."""
         # All N / Q hypotheses of a source line up as queries of one attention: (N, T, D) → (Q, N/Q·T, D).
         # The source's keys and values are then never copied for each of them.
-        h = self.cross_norm(x).view(len(source_bias), -1, x.shape[2])
+        h = self.cross_norm(x).view(len(source_bias), -1, x.shape[-1])
         x = x + self.dropout(self.cross_attention(h, source, source_bias)).view_as(x)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), (keys, values)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
 class Attention(nn.Module):
@@ -288,8 +309,31 @@ class Attention(nn.Module):
             )  # (N, H, T, d)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
+    def step(self, x: Tensor, bias: Tensor, past: Steps | None, rows: Tensor) -> tuple[Tensor, Steps]:
+        """``(N, D)`` → ``(N, D)``: one token a row looks at those before and itself; see :meth:`T5.step`.
+
+        For so few keys sums of products are much faster than matrix products of one row.
+        """
+        query, key, value = (
+            linear(x).unflatten(1, (self.heads, -1)) for linear in (self.query, self.key, self.value)
+        )  # (N, H, d)
+        keys, values = (key[None], value[None])
+        if past:
+            keys, values = _grown(past[0], rows, key), _grown(past[1], rows, value)
+        weights = ((query * keys).sum(dim=3) + bias).softmax(dim=0)  # (P + 1, N, H)
+        mixed = (weights[..., None] * values).sum(dim=0)
+        return self.output(mixed.flatten(1)), (keys, values)
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, T, H·d) → (N, H, T, d)
+
+
+def _grown(past: Tensor, rows: Tensor, last: Tensor) -> Tensor:
+    """The rows of ``(P, R, H, d)`` with ``(N, H, d)`` behind them, ``(P + 1, N, H, d)``: moved only once."""
+    grown = last.new_empty(len(past) + 1, *last.shape)
+    torch.index_select(past, 1, rows, out=grown[:-1])
+    grown[-1] = last
+    return grown
 
 
 class FeedForward(nn.Module):

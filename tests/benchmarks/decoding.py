@@ -260,9 +260,7 @@ def exactness() -> Table:
             beams, _ = beam_search(model, trie, sources, width)
             both = zip(found.tolist(), beams.tolist(), strict=True)
             recalls.append(statistics.mean(len({*exact} & {*beam}) / 10 for exact, beam in both))
-        log_p = model.logits(
-            model.decode(torch.zeros(32, 1).long(), model.encode(sources))[0], model.blocks[0]
-        )
+        log_p = model.logits(model.decode(torch.zeros(32, 1).long(), model.encode(sources)), model.blocks[0])
         entropy = float(torch.distributions.Categorical(logits=log_p).entropy().mean())
         ours, beam = in_turn(
             lambda model=model: exact_search(model, trie, sources, 10),

@@ -41,7 +41,7 @@ def scores_of_all(model: T5, leaves: Ints, sources: Tensor) -> Tensor:
     inputs = F.pad(targets[:, :-1], (1, 0), value=PAD)
     rows = []
     for source in sources:
-        hidden, _ = model.decode(inputs, model.encode(source.expand(len(leaves), -1)))
+        hidden = model.decode(inputs, model.encode(source.expand(len(leaves), -1)))
         logits = hidden @ model.embedding.weight.T * model.embedding.weight.shape[1] ** -0.5  # (M, L, V)
         score = torch.zeros(len(leaves), dtype=torch.float64)
         for level, block in enumerate(blocks):
@@ -74,7 +74,7 @@ def test_a_narrow_beam_is_the_textbook_search(seed: int) -> None:
             longer = {}
             for prefix, score in beam.items():
                 inputs = [PAD, *(model.blocks[i].start + code for i, code in enumerate(prefix))]
-                hidden, _ = model.decode(torch.tensor([inputs]), model.encode(source[None]))
+                hidden = model.decode(torch.tensor([inputs]), model.encode(source[None]))
                 log_p = model.logits(hidden[0, -1], block).log_softmax(dim=0)
                 for code in {leaf[level] for leaf in leaves.tolist() if tuple(leaf[:level]) == prefix}:
                     longer[(*prefix, code)] = score + float(log_p[code])

@@ -41,7 +41,7 @@ def scores_of_all(model: T5, leaves: Ints, sources: Tensor) -> Tensor:
     blocks = model.blocks[: leaves.shape[1]]
     targets = torch.from_numpy(leaves) + torch.tensor([block.start for block in blocks])
     inputs = F.pad(targets[:, :-1], (1, 0), value=PAD).repeat(len(sources), 1)
-    hidden, _ = model.decode(inputs, model.encode(sources.repeat_interleave(len(leaves), dim=0)))
+    hidden = model.decode(inputs, model.encode(sources.repeat_interleave(len(leaves), dim=0)))
     score = torch.zeros(len(inputs), dtype=torch.float64)
     for level, block in enumerate(blocks):
         logits = model.logits(hidden[:, level], block)

@@ -234,7 +234,7 @@ def test_the_source_of_tiger_is_text_then_history() -> None:
         source = torch.tensor([[text, text + 1, text + 2, *codes.flatten()]])
         best = IDS.codes[ranking.items[row, 0]]
         with torch.no_grad():
-            hidden, _ = model.decode(torch.tensor([[0, 1 + best[0]]]), model.encode(source))
+            hidden = model.decode(torch.tensor([[0, 1 + best[0]]]), model.encode(source))
             score = sum(
                 model.logits(hidden[0, level], block).log_softmax(0)[best[level]]
                 for level, block in enumerate([slice(1, 9), slice(9, 17)])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.beam import beam_search
-from recsys.t5 import PAD, T5, KeysValues, T5Config
+from recsys.t5 import PAD, T5, Steps, T5Config
 from recsys.trie import Trie
 
 transformers = pytest.importorskip("transformers")
@@ -91,7 +91,7 @@ def test_logits_and_loss_are_those_of_transformers(ours: T5, theirs: torch.nn.Mo
     lengths = torch.tensor([200, 120, 37, 1])
     sources[torch.arange(200) >= lengths[:, None]] = PAD
 
-    hidden, _ = ours.decode(F.pad(targets[:, :-1], (1, 0), value=PAD), ours.encode(sources))
+    hidden = ours.decode(F.pad(targets[:, :-1], (1, 0), value=PAD), ours.encode(sources))
     logits = ours.logits(hidden, slice(None))
     reference = theirs(input_ids=sources, attention_mask=(sources != PAD).long(), labels=targets)
 
@@ -102,7 +102,7 @@ def test_logits_and_loss_are_those_of_transformers(ours: T5, theirs: torch.nn.Mo
 
 def test_gradients_are_those_of_transformers(ours: T5, theirs: torch.nn.Module) -> None:
     sources, targets = random_tokens((3, 30), 4), random_tokens((3, 5), 5)
-    hidden, _ = ours.decode(F.pad(targets[:, :-1], (1, 0), value=PAD), ours.encode(sources))
+    hidden = ours.decode(F.pad(targets[:, :-1], (1, 0), value=PAD), ours.encode(sources))
     F.cross_entropy(ours.logits(hidden, slice(None)).flatten(0, 1), targets.flatten()).backward()
     theirs(input_ids=sources, labels=targets).loss.backward()
     reference = dict(theirs.named_parameters())
@@ -162,8 +162,8 @@ def test_beams_and_scores_are_those_of_transformers_generate(ours: T5, theirs: t
 def test_a_source_does_not_depend_on_the_padding_behind_it(ours: T5) -> None:
     alone, start = random_tokens((1, 6), 6), torch.full((1, 1), PAD)
     padded = F.pad(alone, (0, 9), value=PAD)
-    hidden, _ = ours.decode(start, ours.encode(alone))
-    hidden_padded, _ = ours.decode(start, ours.encode(padded))
+    hidden = ours.decode(start, ours.encode(alone))
+    hidden_padded = ours.decode(start, ours.encode(padded))
     torch.testing.assert_close(hidden, hidden_padded, rtol=0, atol=1e-5)
 
 
@@ -171,20 +171,21 @@ def test_a_source_of_padding_alone_is_one_pad_that_counts(ours: T5, theirs: torc
     pad = torch.full((1, 1), PAD)
     expected = theirs(input_ids=pad, attention_mask=torch.ones_like(pad), decoder_input_ids=pad).logits
     for length in (1, 12):
-        hidden, _ = ours.decode(pad, ours.encode(pad.expand(1, length)))
+        hidden = ours.decode(pad, ours.encode(pad.expand(1, length)))
         torch.testing.assert_close(ours.logits(hidden, slice(None)), expected, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
 def test_token_by_token_is_the_same_as_all_at_once(ours: T5) -> None:
     sources, tokens = random_tokens((2, 9), 7), random_tokens((6, 4), 8)  # three hypotheses a source
     memory = ours.encode(sources)
-    at_once, _ = ours.decode(tokens, memory)
-    past: list[KeysValues] = []
+    at_once = ours.decode(tokens, memory)
+    past: list[Steps] = []
     for step in range(4):
-        hidden, past = ours.decode(tokens[:, step : step + 1], memory, past)
-        torch.testing.assert_close(hidden[:, 0], at_once[:, step], rtol=0, atol=1e-5)
+        hidden, past = ours.step(tokens[:, step], memory, past, torch.arange(6))
+        torch.testing.assert_close(hidden, at_once[:, step], rtol=0, atol=1e-5)
     # … and a hypothesis is read against its own source, as if that source were repeated for it.
-    repeated, _ = ours.decode(tokens, ours.encode(sources.repeat_interleave(3, dim=0)))
+    repeated = ours.decode(tokens, ours.encode(sources.repeat_interleave(3, dim=0)))
     torch.testing.assert_close(at_once, repeated, rtol=0, atol=1e-5)
 
 
@@ -215,7 +216,7 @@ def test_a_text_is_read_as_tokens_that_a_linear_map_makes_of_it(ours: T5, theirs
     expected = theirs(
         inputs_embeds=embedded, attention_mask=(sources != PAD).long(), decoder_input_ids=start
     ).logits
-    hidden, _ = model.decode(start, model.encode(sources))
+    hidden = model.decode(start, model.encode(sources))
     logits = model.logits(hidden, slice(0, 1 + sum(SIZES)))
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
 

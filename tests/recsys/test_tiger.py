@@ -98,7 +98,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_a_levels_own_codes(over_catalogue
         written = COLLIDING.codes[target]
         inputs = torch.tensor([[0, *(written[:2] + np.array([1, 6]))]])
         with torch.no_grad():
-            hidden, _ = model.decode(inputs, model.encode(torch.from_numpy(codes.reshape(1, -1))))
+            hidden = model.decode(inputs, model.encode(torch.from_numpy(codes.reshape(1, -1))))
             for level, block in enumerate([slice(1, 6), slice(6, 9), slice(9, 11)]):
                 logits = model.logits(hidden[0, level], block)
                 if over_catalogue:
