@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import stages
-from pipelines.config import BenchmarkConfig, CodesConfig, ConfigError, TokenizerConfig
+from pipelines.config import (
+    BenchmarkConfig,
+    CodesConfig,
+    ConfigError,
+    RetrieverConfig,
+    TokenizerConfig,
+)
 from pipelines.results import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.store import Step
 from recsys.datasets.readers import READERS
@@ -65,10 +71,16 @@ class Plan:
     def steps(self) -> Iterator[Step]:
         """All but the report, each once, in an order in which they can be made."""
         seen = set()
-        for step in (*self.first, *(step for cell in self.cells for step in cell.steps)):
+
+        def needed(step: Step) -> Iterator[Step]:
             if step.digest not in seen:
                 seen.add(step.digest)
+                for made_before in step.inputs.values():
+                    yield from needed(made_before)
                 yield step
+
+        for step in (*self.first, *(step for cell in self.cells for step in cell.steps)):
+            yield from needed(step)
 
 
 def plan(config: BenchmarkConfig) -> Plan:
@@ -135,30 +147,42 @@ def _fits(
 ) -> dict[str, tuple[Step, Step]]:
     """Name of a retriever → its steps ``fit`` and ``score``.
 
-    Of those that look at semantic IDs if there is a tokenizer, else of the others. A fused retriever
-    takes its members as they were fitted, whichever of these they are.
+    Of those that look at semantic IDs if there is a tokenizer, else of the others.
     """
     examples = _examples(config, embeddings)
-    fits: dict[str, Step] = {}
+    sources = {**examples, "ids": tokenize} if tokenize else examples
     chosen = {}
     for retriever in config.retrievers:
-        needs_ids = config.needs_ids(retriever)
-        if needs_ids and not tokenize:
-            continue
-        first = config.seeds[0] if not config.is_random(retriever) else seed
-        words = [retriever.name, *([tokenizer] if needs_ids else []), f"seed {first}"]
-        inputs = {**examples, **({"ids": tokenize} if tokenize and needs_ids else {})}
-        inputs |= {f"member.{number}": fits[name] for number, name in enumerate(retriever.members)}
-        params = retriever.make().params()
-        if retriever.members:  # their weights are chosen under the protocol of the benchmark
-            params["exclude_seen"] = config.evaluation.exclude_seen
-        relevant = config.evaluation.relevant_gain
-        settings = {"kind": retriever.kind, "params": params, "seed": first, "relevant_gain": relevant}
-        fit = Step("fit", " ".join(words), _FIT_VERSION, settings, inputs, stages.fit)
-        fits[retriever.name] = fit
-        if needs_ids == bool(tokenize):
+        if config.needs_ids(retriever) == bool(tokenize):
+            fit = _fit(config, sources, retriever, seed, tokenizer)
             chosen[retriever.name] = fit, _score(config, examples, fit)
     return chosen
+
+
+def _fit(
+    config: BenchmarkConfig,
+    sources: Mapping[str, Step],
+    retriever: RetrieverConfig,
+    seed: int,
+    tokenizer: str,
+) -> Step:
+    """One step; of a fused retriever the members' steps are inputs, made with its own seeds or with this."""
+    needs_ids = config.needs_ids(retriever)
+    first = config.seeds[0] if not config.is_random(retriever) else seed
+    words = [retriever.name, *([tokenizer] if needs_ids else []), f"seed {first}"]
+    members = [
+        _fit(config, sources, config.retriever(name), of_member, tokenizer)
+        for of_member in retriever.seeds or (seed,)
+        for name in retriever.members
+    ]
+    inputs = {name: step for name, step in sources.items() if needs_ids or name != "ids"}
+    inputs |= {f"member.{number}": member for number, member in enumerate(members)}
+    params = retriever.make().params()
+    if members:  # their weights are chosen under the protocol of the benchmark
+        params["exclude_seen"] = config.evaluation.exclude_seen
+    relevant = config.evaluation.relevant_gain
+    settings = {"kind": retriever.kind, "params": params, "seed": first, "relevant_gain": relevant}
+    return Step("fit", " ".join(words), _FIT_VERSION, settings, inputs, stages.fit)
 
 
 def _examples(config: BenchmarkConfig, embeddings: Step) -> dict[str, Step]:

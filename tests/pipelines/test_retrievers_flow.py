@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from pipelines.config import ConfigError, load_config
 from pipelines.plan import plan
+from pipelines.store import Step
 from pipelines.tracking import embedded_uri
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.fused import Fused
@@ -37,9 +38,11 @@ retrievers:
     params: {width: 16, layers: 1, heads: 2, head_width: 8, feed_forward: 16, beam: 3, training: *brief}
   - {kind: fused, name: untrained, members: [knn-sum, transition-knn]}
   - {kind: fused, name: both, members: [tiger, untrained, sasrec]}
+  - {kind: fused, name: sasrecs, members: [sasrec], seeds: [0, 1, 2]}
+  - {kind: fused, name: tigers, members: [tiger], seeds: [1, 2]}
 evaluation: {cutoffs: [10], reference: rq-kmeans}
 """
-FLOORS = {"popularity", "item-knn", "content-knn", "knn-sum", "transition-knn", "untrained"}
+FLOORS = {"popularity", "item-knn", "content-knn", "knn-sum", "transition-knn", "untrained", "sasrecs"}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_what_is_not_random_runs_once_and_all_else_for_every_seed(every: Path) -
     cells = plan(load_config(every)).cells
     found = {(cell.tokenizer, cell.retriever, cell.seed) for cell in cells}
     expected = {("–", name, 0) for name in FLOORS} | {("–", "sasrec", seed) for seed in (0, 1)}
-    expected |= {("rq-kmeans", name, seed) for name in ("tiger", "both") for seed in (0, 1)}
+    expected |= {("rq-kmeans", name, seed) for name in ("tiger", "both", "tigers") for seed in (0, 1)}
     assert found == expected
     assert len(cells) == len(expected)
     fits = {(cell.retriever, cell.seed): cell.steps[-2] for cell in cells}
@@ -69,6 +72,22 @@ def test_what_is_not_random_runs_once_and_all_else_for_every_seed(every: Path) -
         assert all(made.index(source.digest) < made.index(step.digest) for source in step.inputs.values())
 
 
+def test_an_ensemble_has_its_members_fitted_with_its_own_seeds_on_the_same_ids(every: Path) -> None:
+    fits = {(cell.retriever, cell.seed): cell.steps[-2] for cell in plan(load_config(every)).cells}
+
+    def members(name: str, seed: int) -> list[Step]:
+        return [step for name, step in fits[name, seed].inputs.items() if name.startswith("member")]
+
+    for seed in (0, 1):  # of the benchmark, which the IDs are of
+        assert [step.config["seed"] for step in members("tigers", seed)] == [1, 2]
+        ids = fits["tiger", seed].inputs["ids"].digest
+        assert {step.inputs["ids"].digest for step in members("tigers", seed)} == {ids}
+    assert members("tigers", 1)[0].digest == fits["tiger", 1].digest
+    assert [step.digest for step in members("sasrecs", 0)[:2]] == [
+        fits["sasrec", seed].digest for seed in (0, 1)
+    ]
+
+
 def test_only_mixtures_are_fitted_anew_for_another_protocol(every: Path) -> None:
     def fits(settings: list[str]) -> dict[tuple[str, int], str]:
         cells = plan(load_config(every, settings)).cells
@@ -76,7 +95,7 @@ def test_only_mixtures_are_fitted_anew_for_another_protocol(every: Path) -> None
 
     kept, left_out = fits([]), fits(["evaluation.exclude_seen=true"])
     changed = {name for name, seed in kept if kept[name, seed] != left_out[name, seed]}
-    assert changed == {"untrained", "both"}
+    assert changed == {"untrained", "both", "sasrecs", "tigers"}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +109,12 @@ def test_only_mixtures_are_fitted_anew_for_another_protocol(every: Path) -> None
         ("retrievers=[knn-sum, {kind: fused, members: [knn-sun]}]", "Did you mean 'knn-sum'"),
         (
             "retrievers=[knn-sum, {kind: popularity, members: [knn-sum]}]",
-            "'popularity' has no members; fused has",
+            "'popularity' has no members and no seeds; fused has",
+        ),
+        ("retrievers=[{kind: sasrec, seeds: [1]}]", "'sasrec' has no members and no seeds; fused has"),
+        (
+            "retrievers=[popularity, {kind: fused, members: [popularity], seeds: [1, 1]}]",
+            "a seed stands here twice",
         ),
         ("retrievers=[{kind: sasrec, params: {training: {schedule: cosin}}}]", "schedule"),
         ("retrievers=[{kind: dual-encoder, params: {index: PQ}}]", "index"),
@@ -121,7 +145,7 @@ def test_all_retrievers_run_and_tell_of_themselves(
     client = MlflowClient(embedded_uri(workspace))
     runs = client.search_runs([client.get_experiment_by_name("every").experiment_id])
     logged = {run.info.run_name: run.data.metrics for run in runs}
-    (tiger,) = (metrics for name, metrics in logged.items() if "tiger" in name and "seed 0" in name)
+    (tiger,) = (metrics for name, metrics in logged.items() if " tiger " in name and "seed 0" in name)
     assert tiger["search_error_at_10"] == pytest.approx(figures["search_error_at_10"])
     for scores in (stages / "score").glob("*/scores.parquet"):
         values = np.array(pq.read_table(scores)["ndcg_at_10"])
