@@ -123,15 +123,15 @@ class RetrieverConfig(Section):
         name: what it is called in tables; the kind if not given.
         params: constructor arguments.
         members: names of the retrievers that it is made of, if it is ``fused``; they stand above it.
-        seeds: what each member is fitted with, if it is ``fused``: an ensemble over seeds, on the same
-            semantic IDs. The benchmark's own seed if none are given.
+        times: how many fits of each member are mixed, if it is ``fused``: an ensemble over seeds, on the
+            same semantic IDs. The first is that of the benchmark's seed s, the j-th one that of s + 1000 j.
     """
 
     kind: str
     name: str = Field("", pattern=r"^[^/]*$")
     params: dict[str, Any] = Field({})
     members: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
+    times: int = Field(1, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -150,9 +150,12 @@ class RetrieverConfig(Section):
             raise ValueError("fused needs members: names of retrievers above it, as [tiger, knn-sum]")
         if is_fused and "exclude_seen" in self.params:
             raise ValueError("fused takes exclude_seen from the evaluation; leave it out of its params")
-        if (self.members or self.seeds) and not is_fused:
-            raise ValueError(f"a retriever of kind {self.kind!r} has no members and no seeds; fused has")
-        _check_distinct(self.seeds)
+        if self.members and not is_fused:
+            raise ValueError(f"a retriever of kind {self.kind!r} has no members; fused has")
+        if self.times > 1 and not is_fused:
+            raise ValueError(
+                f"a retriever of kind {self.kind!r} is fitted once; name it in a fused with times"
+            )
         return self if self.name else self.model_copy(update={"name": self.kind})
 
     def make(self) -> Retriever:
@@ -211,7 +214,7 @@ class BenchmarkConfig(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     workspace: Path = Path("workspace")
     tracking_uri: str = ""
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(strict=True, ge=0, lt=2**32)], ...] = Field((0,), min_length=1)
     data: DataConfig
     text: TextConfig = TextConfig()
     semantic_ids: dict[str, Any] = Field({})
@@ -248,7 +251,8 @@ class BenchmarkConfig(Section):
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        _check_distinct(seeds)
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands here twice; it would give the same result twice")
         return seeds
 
     @model_validator(mode="after")
@@ -308,8 +312,6 @@ class BenchmarkConfig(Section):
 
     def is_random(self, retriever: RetrieverConfig) -> bool:
         """Whether another seed gives another retriever, or one of its members is another then."""
-        if retriever.seeds:
-            return False
         members = [self.is_random(self.retriever(name)) for name in retriever.members]
         return any(members) if members else RETRIEVERS[retriever.kind].is_random
 
@@ -320,11 +322,6 @@ class BenchmarkConfig(Section):
     def collisions_of(self, tokenizer: TokenizerConfig) -> Collisions:
         """Its own, or else the benchmark's."""
         return tokenizer.collisions or self.collisions
-
-
-def _check_distinct(seeds: tuple[int, ...]) -> None:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("a seed stands here twice; it would give the same result twice")
 
 
 def load_config(path: str | Path, settings: Sequence[str] = ()) -> BenchmarkConfig:

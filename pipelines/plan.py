@@ -166,17 +166,18 @@ def _fit(
     seed: int,
     tokenizer: str,
 ) -> Step:
-    """One step; of a fused retriever the members' steps are inputs, made with its own seeds or with this."""
+    """One step; of a fused retriever the members' steps are inputs, each as many times as it says."""
     needs_ids = config.needs_ids(retriever)
     first = config.seeds[0] if not config.is_random(retriever) else seed
     words = [retriever.name, *([tokenizer] if needs_ids else []), f"seed {first}"]
-    members = [
-        _fit(config, sources, config.retriever(name), of_member, tokenizer)
-        for of_member in retriever.seeds or (seed,)
-        for name in retriever.members
-    ]
+    members: dict[str, Step] = {}
+    for turn in range(retriever.times):
+        for name in retriever.members:
+            fit = _fit(config, sources, config.retriever(name), seed + 1000 * turn, tokenizer)
+            if fit.digest not in {member.digest for member in members.values()}:  # else it is not random
+                members[f"{name}/{turn + 1}" if turn else name] = fit
     inputs = {name: step for name, step in sources.items() if needs_ids or name != "ids"}
-    inputs |= {f"member.{number}": member for number, member in enumerate(members)}
+    inputs |= {f"member.{name}": member for name, member in members.items()}
     params = retriever.make().params()
     if members:  # their weights are chosen under the protocol of the benchmark
         params["exclude_seen"] = config.evaluation.exclude_seen

@@ -187,8 +187,11 @@ def fit(config: Config, inputs: Inputs, out: Path) -> None:
         ids = SemanticIds(np.arange(items)[:, None], (items,))
     retriever = RETRIEVERS[config["kind"]](**config["params"])
     if isinstance(retriever, Fused):
-        members = [folder for name, folder in inputs.items() if name.startswith("member.")]
-        retriever.members = [Retriever.load(folder / "retriever") for folder in members]
+        retriever.members = {
+            name.removeprefix("member."): Retriever.load(folder / "retriever")
+            for name, folder in inputs.items()
+            if name.startswith("member.")
+        }
     if retriever.uses_texts:
         from recsys.text import read_texts  # noqa: PLC0415 — imports slowly
 

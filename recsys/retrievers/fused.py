@@ -35,12 +35,12 @@ class Fused(Retriever):
             benchmark sets it as it evaluates.
 
     Attributes:
-        members: fitted retrievers over one catalogue; saved with this one.
+        members: fitted retrievers over one catalogue, each under a name; saved with this one.
         weights: one a member, adding up to 1.
     """
 
     scores_are_logits = False
-    members: list[Retriever]
+    members: dict[str, Retriever]
     weights: list[float]
 
     def __init__(self, *, depth: int = 100, exclude_seen: bool = False) -> None:
@@ -68,11 +68,11 @@ class Fused(Retriever):
             ValueError: there are no members, or they are of another catalogue; or nothing to choose by.
         """
         if not getattr(self, "members", None):
-            raise ValueError("nothing to fuse: set members to a list of fitted retrievers before fit()")
-        for member in self.members:
+            raise ValueError("nothing to fuse: set members to fitted retrievers, by name, before fit()")
+        for name, member in self.members.items():
             if member.ids.num_items != ids.num_items:
                 raise ValueError(
-                    f"a member ranks {member.ids.num_items} items, but the catalogue has {ids.num_items}"
+                    f"{name!r} ranks {member.ids.num_items} items, but the catalogue has {ids.num_items}"
                 )
         self.ids = ids
         some = evenly_spaced(valid, _QUERIES)
@@ -104,7 +104,7 @@ class Fused(Retriever):
 
     def prepare(self) -> None:
         """Let the members prepare."""
-        for member in self.members:
+        for member in self.members.values():
             member.prepare()
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
@@ -113,8 +113,9 @@ class Fused(Retriever):
         return Ranking(*_mixed(items, shares, self.weights, width))
 
     def figures(self, queries: Examples, width: int) -> dict[str, float | str]:
-        """The weights, in the members' order."""
-        return {"weights": ", ".join(f"{weight:.2f}" for weight in self.weights)}
+        """What each member weighs."""
+        named = zip(self.members, self.weights, strict=True)
+        return {"weights": ", ".join(f"{name} {weight:.2f}" for name, weight in named)}
 
     def _shares(self, queries: Examples, width: int) -> tuple[Ints, Floats]:
         """All that members name, and what each holds of it.
@@ -124,7 +125,7 @@ class Fused(Retriever):
             left; and probabilities ``(members, Q, U)``.
         """
         asked = min(max(self.depth, width), self.ids.num_items)
-        rankings = [member.candidates(queries, asked) for member in self.members]
+        rankings = [member.candidates(queries, asked) for member in self.members.values()]
         widths = [ranking.items.shape[1] for ranking in rankings]
         # First the best of each member, then the second of each, and so on.
         in_turn = np.argsort(np.concatenate([np.arange(width) for width in widths]), kind="stable")
@@ -134,7 +135,7 @@ class Fused(Retriever):
         items = np.full((len(named), int(place.max(initial=-1)) + 1), -1)
         np.put_along_axis(items, place, named, axis=1)
         shares = np.zeros((len(rankings), *items.shape), dtype=np.float32)
-        for number, (member, ranking) in enumerate(zip(self.members, rankings, strict=True)):
+        for number, (member, ranking) in enumerate(zip(self.members.values(), rankings, strict=True)):
             own = _probabilities(ranking, self.depth, are_logits=member.scores_are_logits)
             np.put_along_axis(shares[number], place[:, members == number], own, axis=1)
         return items, shares
@@ -142,13 +143,13 @@ class Fused(Retriever):
     def facts(self) -> dict[str, Any]:
         """Those of its own, and all that its members are made of."""
         own = {name: value for name, value in super().facts().items() if name != "members"}
-        return {**own, "members": [member.about() for member in self.members]}
+        return {**own, "members": {name: member.about() for name, member in self.members.items()}}
 
     def state(self) -> dict[str, Tensor]:
         """The catalogue's codes and the members' tensors."""
         of_members = {
             f"members.{number}.{name}": value
-            for number, member in enumerate(self.members)
+            for number, member in enumerate(self.members.values())
             for name, value in member.state().items()
         }
         return {**super().state(), **of_members}
@@ -157,11 +158,11 @@ class Fused(Retriever):
         """Take back what :meth:`state` and :meth:`facts` gave."""
         own = {name: value for name, value in state.items() if not name.startswith("members.")}
         super().restore(own, {name: value for name, value in facts.items() if name != "members"})
-        self.members = []
-        for number, about in enumerate(facts["members"]):
+        self.members = {}
+        for number, (name, about) in enumerate(facts["members"].items()):
             prefix = f"members.{number}."
             of_member = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            self.members.append(Retriever.rebuilt(about, of_member, f"member {number}"))
+            self.members[name] = Retriever.rebuilt(about, of_member, f"member {name!r}")
 
 
 def _mixed(items: Ints, shares: Floats, weights: Sequence[float], width: int) -> tuple[Ints, Floats]:

@@ -38,11 +38,10 @@ retrievers:
     params: {width: 16, layers: 1, heads: 2, head_width: 8, feed_forward: 16, beam: 3, training: *brief}
   - {kind: fused, name: untrained, members: [knn-sum, transition-knn]}
   - {kind: fused, name: both, members: [tiger, untrained, sasrec]}
-  - {kind: fused, name: sasrecs, members: [sasrec], seeds: [0, 1, 2]}
-  - {kind: fused, name: tigers, members: [tiger], seeds: [1, 2]}
+  - {kind: fused, name: ensemble, members: [tiger, sasrec, knn-sum], times: 2}
 evaluation: {cutoffs: [10], reference: rq-kmeans}
 """
-FLOORS = {"popularity", "item-knn", "content-knn", "knn-sum", "transition-knn", "untrained", "sasrecs"}
+FLOORS = {"popularity", "item-knn", "content-knn", "knn-sum", "transition-knn", "untrained"}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_what_is_not_random_runs_once_and_all_else_for_every_seed(every: Path) -
     cells = plan(load_config(every)).cells
     found = {(cell.tokenizer, cell.retriever, cell.seed) for cell in cells}
     expected = {("–", name, 0) for name in FLOORS} | {("–", "sasrec", seed) for seed in (0, 1)}
-    expected |= {("rq-kmeans", name, seed) for name in ("tiger", "both", "tigers") for seed in (0, 1)}
+    expected |= {("rq-kmeans", name, seed) for name in ("tiger", "both", "ensemble") for seed in (0, 1)}
     assert found == expected
     assert len(cells) == len(expected)
     fits = {(cell.retriever, cell.seed): cell.steps[-2] for cell in cells}
@@ -64,6 +63,7 @@ def test_what_is_not_random_runs_once_and_all_else_for_every_seed(every: Path) -
         members = {
             name: step for name, step in fits["both", seed].inputs.items() if name.startswith("member")
         }
+        assert list(members) == ["member.tiger", "member.untrained", "member.sasrec"]
         assert [step.digest for step in members.values()] == [
             fits[name, of].digest for name, of in (("tiger", seed), ("untrained", 0), ("sasrec", seed))
         ]
@@ -72,20 +72,27 @@ def test_what_is_not_random_runs_once_and_all_else_for_every_seed(every: Path) -
         assert all(made.index(source.digest) < made.index(step.digest) for source in step.inputs.values())
 
 
-def test_an_ensemble_has_its_members_fitted_with_its_own_seeds_on_the_same_ids(every: Path) -> None:
+def test_an_ensemble_has_its_members_fitted_with_further_seeds_on_the_same_ids(every: Path) -> None:
     fits = {(cell.retriever, cell.seed): cell.steps[-2] for cell in plan(load_config(every)).cells}
 
-    def members(name: str, seed: int) -> list[Step]:
-        return [step for name, step in fits[name, seed].inputs.items() if name.startswith("member")]
+    def members(name: str, seed: int) -> dict[str, Step]:
+        return {
+            key.removeprefix("member."): step
+            for key, step in fits[name, seed].inputs.items()
+            if key.startswith("member")
+        }
 
-    for seed in (0, 1):  # of the benchmark, which the IDs are of
-        assert [step.config["seed"] for step in members("tigers", seed)] == [1, 2]
-        ids = fits["tiger", seed].inputs["ids"].digest
-        assert {step.inputs["ids"].digest for step in members("tigers", seed)} == {ids}
-    assert members("tigers", 1)[0].digest == fits["tiger", 1].digest
-    assert [step.digest for step in members("sasrecs", 0)[:2]] == [
-        fits["sasrec", seed].digest for seed in (0, 1)
-    ]
+    for seed in (0, 1):
+        found = members("ensemble", seed)
+        assert {name: step.config["seed"] for name, step in found.items()} == {
+            "tiger": seed,
+            "sasrec": seed,
+            "knn-sum": 0,  # only once: another seed would give the same
+            "tiger/2": seed + 1000,
+            "sasrec/2": seed + 1000,
+        }
+        assert found["tiger"].digest == fits["tiger", seed].digest
+        assert found["tiger/2"].inputs["ids"].digest == fits["tiger", seed].inputs["ids"].digest
 
 
 def test_only_mixtures_are_fitted_anew_for_another_protocol(every: Path) -> None:
@@ -95,7 +102,7 @@ def test_only_mixtures_are_fitted_anew_for_another_protocol(every: Path) -> None
 
     kept, left_out = fits([]), fits(["evaluation.exclude_seen=true"])
     changed = {name for name, seed in kept if kept[name, seed] != left_out[name, seed]}
-    assert changed == {"untrained", "both", "sasrecs", "tigers"}
+    assert changed == {"untrained", "both", "ensemble"}
 
 
 @pytest.mark.parametrize(
@@ -109,13 +116,13 @@ def test_only_mixtures_are_fitted_anew_for_another_protocol(every: Path) -> None
         ("retrievers=[knn-sum, {kind: fused, members: [knn-sun]}]", "Did you mean 'knn-sum'"),
         (
             "retrievers=[knn-sum, {kind: popularity, members: [knn-sum]}]",
-            "'popularity' has no members and no seeds; fused has",
+            "'popularity' has no members; fused has",
         ),
-        ("retrievers=[{kind: sasrec, seeds: [1]}]", "'sasrec' has no members and no seeds; fused has"),
-        (
-            "retrievers=[popularity, {kind: fused, members: [popularity], seeds: [1, 1]}]",
-            "a seed stands here twice",
-        ),
+        ("retrievers=[{kind: sasrec, times: 2}]", "'sasrec' is fitted once; name it in a fused with times"),
+        ("retrievers=[popularity, {kind: fused, members: [popularity], times: 0}]", "times"),
+        ("seeds=[-1]", "greater than or equal to 0"),
+        ("seeds=[4294967296]", "less than 4294967296"),
+        ("seeds=[true]", "valid integer"),
         ("retrievers=[{kind: sasrec, params: {training: {schedule: cosin}}}]", "schedule"),
         ("retrievers=[{kind: dual-encoder, params: {index: PQ}}]", "index"),
     ],
@@ -135,7 +142,11 @@ def test_all_retrievers_run_and_tell_of_themselves(
     (folder,) = (stages / "fit").glob("both_rq-kmeans_seed_1-*")
     both = Retriever.load(folder / "retriever")
     assert isinstance(both, Fused)
-    assert [type(member).__name__ for member in both.members] == ["Tiger", "Fused", "SasRec"]
+    assert {name: type(member).__name__ for name, member in both.members.items()} == {
+        "tiger": "Tiger",
+        "untrained": "Fused",
+        "sasrec": "SasRec",
+    }
     assert sum(both.weights) == pytest.approx(1)
 
     (told,) = (stages / "score").glob("tiger_rq-kmeans_seed_0-*/retriever.json")

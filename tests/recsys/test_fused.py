@@ -62,9 +62,13 @@ def ask(targets: list[int]) -> Examples:
     return Examples(ids, history, Ragged.from_rows([[t] for t in targets]), np.ones(count, dtype=np.float32))
 
 
+def named(members: list[Retriever]) -> dict[str, Retriever]:
+    return {f"m{number}": member for number, member in enumerate(members)}
+
+
 def fused(members: list[Retriever], valid: Examples, **params: Any) -> Fused:
     retriever = Fused(**params)
-    retriever.members = members
+    retriever.members = named(members)
     return retriever.fit(valid, valid, members[0].ids)
 
 
@@ -112,7 +116,7 @@ def test_a_ranking_names_every_item_that_a_member_does_once(rows: list[list[int]
     members: list[Retriever] = [Scripted().scoring([row, row[::-1]]) for row in rows]
     queries = ask([0, 7])
     mixed = Fused(depth=8)
-    mixed.members, mixed.ids, mixed.weights = members, members[0].ids, [1 / len(rows)] * len(rows)
+    mixed.members, mixed.ids, mixed.weights = named(members), members[0].ids, [1 / len(rows)] * len(rows)
     ranking = mixed.rank(queries, k)
     for query, items in enumerate(ranking.items.tolist()):
         totals = np.zeros(8)
@@ -138,7 +142,7 @@ def test_equals_stand_in_the_order_in_which_members_name_them() -> None:
 
     members[1] = Backwards().scoring([[1, 1, 1, 1, 1, 1]])  # names 5 4 3 2 1 0, the other 1 2 3 0 4 5
     mixed = Fused()
-    mixed.members, mixed.ids, mixed.weights = members, members[0].ids, [0.0, 1.0]
+    mixed.members, mixed.ids, mixed.weights = named(members), members[0].ids, [0.0, 1.0]
     # Best of the first, best of the second, next of the first: 1 5 2 4 3 0; all are equally likely.
     assert mixed.rank(ask([0]), 6).items.tolist() == [[1, 5, 2, 4, 3, 0]]
 
@@ -152,7 +156,7 @@ def test_what_is_reported_of_validation_is_what_a_ranking_scores(exclude_seen: b
     targets = [int(np.argsort(-(tables[0] + tables[1])[q])[1 + q % 3]) for q in range(40)]
     queries, seen = ask(targets), []
     mixed = Fused(depth=12, exclude_seen=exclude_seen)
-    mixed.members = members
+    mixed.members = named(members)
     mixed.fit(queries, queries, members[0].ids, on_step=lambda step, metrics: seen.append(metrics["valid"]))
     ranking = mixed.rank(queries, 10, exclude_seen=exclude_seen)
     score = per_query_scores(ranking, queries, [10])["ndcg_at_10"].mean()
@@ -166,7 +170,7 @@ def test_a_longer_ranking_begins_like_a_short_one() -> None:
         Logits().scoring(rng.random((5, 60)).tolist()),
     ]
     mixed = Fused(depth=6)
-    mixed.members, mixed.ids, mixed.weights = members, members[0].ids, [0.5, 0.5]
+    mixed.members, mixed.ids, mixed.weights = named(members), members[0].ids, [0.5, 0.5]
     queries = ask([0] * 5)
     short = mixed.rank(queries, 3).scores
     np.testing.assert_allclose(mixed.rank(queries, 6).scores[:, :3], short, rtol=1e-6)
@@ -182,7 +186,7 @@ def test_members_are_saved_with_it(tmp_path: Path) -> None:
     loaded = Retriever.load(tmp_path)
     assert isinstance(loaded, Fused)
     assert loaded.weights == outer.weights
-    assert [type(member) for member in loaded.members] == [Fused, Scripted]
+    assert [type(member) for member in loaded.members.values()] == [Fused, Scripted]
     # A mixture's scores are probabilities, so inside another they count as they are.
     inner_shares = inner.rank(queries, 4).scores
     loaded.weights = [1.0, 0.0]
@@ -199,10 +203,10 @@ def test_members_are_saved_with_it(tmp_path: Path) -> None:
 
 def test_what_cannot_be_fused_is_said() -> None:
     queries = ask([0])
-    with pytest.raises(ValueError, match="set members to a list of fitted retrievers"):
+    with pytest.raises(ValueError, match="set members to fitted retrievers, by name"):
         Fused().fit(queries, queries, SemanticIds(np.zeros((2, 1), dtype=np.int64), (1,)))
     mixed = Fused()
-    mixed.members = [Scripted().scoring([[1.0, 2.0]])]
+    mixed.members = {"other": Scripted().scoring([[1.0, 2.0]])}
     with pytest.raises(ValueError, match="ranks 2 items, but the catalogue has 3"):
         mixed.fit(queries, queries, SemanticIds(np.arange(3)[:, None], (3,)))
     with pytest.raises(ValueError, match="depth must be at least 1"):

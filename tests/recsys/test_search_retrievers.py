@@ -331,9 +331,12 @@ def test_a_mixture_joins_words_and_codes() -> None:
     texts = [f"first{a} second{b}" for a, b in IDS.codes.tolist()]
     mixture = Fused(depth=64)
     plan = {**PLAN, "steps": 60, "evaluate_every": 30}
-    mixture.members = [member.fit(train, valid, IDS, texts=texts) for member in (Bm25(), dual(training=plan))]
+    mixture.members = {
+        name: member.fit(train, valid, IDS, texts=texts)
+        for name, member in {"words": Bm25(), "towers": dual(training=plan)}.items()
+    }
     mixture.fit(train, valid, IDS)
-    alone = [recall(member, test) for member in mixture.members]
+    alone = [recall(member, test) for member in mixture.members.values()]
     assert recall(mixture, test) > max(alone)
 
 
