@@ -14,16 +14,19 @@ from recsys.t5 import PAD, T5, Memory, Steps
 from recsys.trie import Trie
 
 
+@torch.no_grad()
 def beam_search(model: T5, trie: Trie, sources: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """The leaves that a model finds likeliest, by beam search of the given width.
 
-    A leaf scores ``Σ_l log p(code_l | source, codes before)``, each level's softmax running over all
-    K_l codes. Codes that lead nowhere are left out but *not* renormalised over, unless the model is one
-    :attr:`over_catalogue <recsys.t5.T5>`: a score is the model's own log-probability, and never rises
-    along a path. The search is deterministic; equal scores go to
-    the smaller node index. It is exact where the width is the number of leaves, otherwise a path
-    whose prefix falls out of the beam is lost (:func:`recsys.exact.exact_search` brings it back).
-    Every query gets exactly ``min(width, leaves)`` leaves, none twice.
+    A leaf scores ``Σ_l log p(code_l | source, codes before)``, the model's own log-probability, which never
+    rises along a path. Each level's softmax runs over all K_l codes: those that lead nowhere are left out
+    but *not* renormalised over. With a model :attr:`over_catalogue <recsys.t5.T5>` it runs over those
+    that lead somewhere.
+
+    The search is deterministic; equal scores go to the smaller node index. It is exact where the width is
+    the number of leaves, otherwise a path whose prefix falls out of the beam is lost
+    (:func:`recsys.exact.exact_search` brings it back). Every query gets exactly ``min(width, leaves)``
+    leaves, none twice.
 
     Args:
         model: in eval mode, of any floating type.

@@ -35,7 +35,9 @@ class CausalTransformer(nn.Module):
             width, heads, feed_forward, dropout, activation="gelu", batch_first=True, norm_first=True
         )
         self.blocks = nn.TransformerEncoder(block, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        for layer in self.blocks.layers:  # in place of torch's, which on a CPU takes a fifth of a step
+        for (
+            layer
+        ) in self.blocks.layers:  # but for attention weights': torch's takes a fifth of a step on a CPU
             layer.dropout, layer.dropout1, layer.dropout2 = (Dropout(dropout) for _ in range(3))
         self.dropout = Dropout(dropout)
 

@@ -11,7 +11,8 @@ class Dropout(nn.Module):
     """Dropout (Srivastava et al. 2014), scaled so that nothing is to be done when it is over.
 
     On a CPU the mask is cut from random 64-bit integers, 16 bits a number: half the time of
-    :class:`torch.nn.Dropout`, and a probability to 1 in 65,536. Elsewhere it is torch's own.
+    :class:`torch.nn.Dropout`, and a probability to 1 in 65,536. Elsewhere it is torch's own, and so it is
+    in what is compiled, which could not be followed through such draws.
 
     Args:
         probability: of a number to become 0, from 0 to .9999.
@@ -30,7 +31,7 @@ class Dropout(nn.Module):
         """Any shape → the same."""
         if not self.training or self.probability == 0:
             return x
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             return F.dropout(x, self.probability)
         integers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         draws = integers.view(torch.int16)[: x.numel()].view(x.shape)

@@ -16,6 +16,7 @@ _ROWS = 512
 """Prefixes that the decoder is given at once, within a factor of two and but for those of a single query."""
 
 
+@torch.no_grad()
 def exact_search(
     model: T5, trie: Trie, sources: Tensor, k: int, *, beam: int = 20, limit: int = 1000
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -101,10 +101,11 @@ class Trie:
         masks, nodes = [], leaves
         for level, size in reversed(list(enumerate(codebook_sizes))):
             nodes = torch.searchsorted(self.starts[level], nodes.int(), right=True) - 1  # their parents
-            children = self.children(level, nodes)
+            parents, of_each = nodes.unique(return_inverse=True)
+            children = self.children(level, parents)
             codes = self.codes(level, children).masked_fill(children < 0, size)
-            mask = torch.zeros(*nodes.shape, size + 1, dtype=torch.bool, device=nodes.device)
-            masks.append(mask.scatter_(-1, codes, True)[..., :size])
+            mask = torch.zeros(len(parents), size + 1, dtype=torch.bool, device=nodes.device)
+            masks.append(mask.scatter_(1, codes, True)[:, :size][of_each])
         return masks[::-1]
 
     def codes(self, level: int, nodes: Tensor) -> Tensor:

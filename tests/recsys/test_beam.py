@@ -149,9 +149,11 @@ def test_tells_the_best_of_what_it_left_out(width: int) -> None:
     torch.testing.assert_close(lost, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("over_catalogue", [False, True])
 @torch.no_grad()
-def test_bfloat16_ranks_almost_as_float32_and_scores_are_sums_in_float32() -> None:
+def test_bfloat16_ranks_almost_as_float32_and_scores_are_sums_in_float32(over_catalogue: bool) -> None:
     model, leaves, sources = make((16, 16, 16), 500, 0)
+    model.over_catalogue = over_catalogue
     trie = Trie.build(leaves, (16, 16, 16))
     found, scores = beam_search(model.float(), trie, sources, 20)
     coarse, coarse_scores = beam_search(model.bfloat16(), trie, sources, 20)
@@ -159,3 +161,12 @@ def test_bfloat16_ranks_almost_as_float32_and_scores_are_sums_in_float32() -> No
     overlap = [len({*a} & {*b}) / 20 for a, b in zip(found.tolist(), coarse.tolist(), strict=True)]
     assert min(overlap) >= 0.7
     torch.testing.assert_close(coarse_scores, scores, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("over_catalogue", [False, True])
+@torch.no_grad()
+def test_log_probabilities_of_a_bfloat16_model_are_no_coarser_than_float32(over_catalogue: bool) -> None:
+    model, leaves, sources = make((40,), 25, 0)
+    model.over_catalogue = over_catalogue
+    _, scores = beam_search(model.bfloat16(), Trie.build(leaves, (40,)), sources, len(leaves))
+    assert (scores != scores.bfloat16().float()).float().mean() > 0.9

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
+from torch import nn
 
+from recsys.causal import CausalTransformer
 from recsys.dropout import Dropout
+from recsys.t5 import T5, T5Config
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
@@ -64,3 +69,45 @@ def test_what_is_no_probability_is_refused(probability: float) -> None:
 def test_other_types_keep_their_type() -> None:
     x = torch.ones(64, 3, dtype=torch.bfloat16)
     assert Dropout(0.1)(x).dtype == torch.bfloat16
+
+
+def test_compiled_it_is_torchs_own() -> None:
+    x = torch.ones(1000)
+    dropout = torch.compile(Dropout(0.5), backend="eager", fullgraph=True)
+    torch.manual_seed(3)
+    y = dropout(x)
+    torch.manual_seed(3)
+    assert torch.equal(y, nn.functional.dropout(x, 0.5))
+
+
+def calls(model: nn.Module, *batch: torch.Tensor) -> Counter[str]:
+    """How often each dropout of a model is asked in a training pass, by the last part of its name."""
+    asked: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        if isinstance(module, Dropout | nn.Dropout):
+            assert isinstance(module, Dropout)
+            assert module.probability == 0.3
+            module.register_forward_hook(lambda *_, name=name: asked.update([".".join(name.split(".")[-2:])]))
+    model.train()(*batch)
+    return asked
+
+
+def test_t5_drops_out_everywhere() -> None:
+    config = T5Config(width=8, layers=2, heads=2, head_width=4, feed_forward=8, dropout=0.3)
+    sources, targets = torch.tensor([[1, 4, 2, 5]]), torch.tensor([[3, 6]])
+    assert calls(T5((3, 4), config), sources, targets) == {
+        "dropout": 4,  # what goes into each stack and what comes out
+        "0.dropout": 2 + 3,  # what each sub-layer adds, of an encoder and of a decoder layer
+        "1.dropout": 2 + 3,
+        "self_attention.dropout": 4,
+        "cross_attention.dropout": 2,
+        "feed_forward.dropout": 4,
+    }
+
+
+def test_the_causal_transformer_drops_out_everywhere() -> None:
+    model = CausalTransformer(8, max_history=5, layers=2, heads=2, feed_forward=8, dropout=0.3)
+    assert all(block.self_attn.dropout == 0.3 for block in model.blocks.layers)
+    asked = calls(model, torch.randn(3, 4, 8))
+    of_blocks = {f"{block}.{name}": 1 for block in (0, 1) for name in ("dropout", "dropout1", "dropout2")}
+    assert asked == {"dropout": 1, **of_blocks}
