@@ -17,7 +17,7 @@ from recsys.retrievers.order import best_columns
 from semantic_ids.ids import SemanticIds
 from semantic_ids.tokenizer import OnStep
 
-_STEP, _QUERIES = 0.05, 5000
+_STEP = 0.05
 
 
 class Fused(Retriever):
@@ -25,12 +25,13 @@ class Fused(Retriever):
 
     Each member names its best items. Their scores become probabilities among its best ``depth``: by
     softmax where scores are logits, else by dividing by their sum; an item that a member does not
-    name has probability 0 with it. The weights are those of the best NDCG@10 on up to 5,000 evenly
-    spaced validation queries. Equal scores stand in the order in which members name them. Set
-    ``members`` before :meth:`fit`; they are not fitted again.
+    name has probability 0 with it. The weights are those of the best NDCG@10 on validation queries. Equal
+    scores stand in the order in which members name them. Set ``members`` before :meth:`fit`; they are
+    not fitted again.
 
     Args:
         depth: how many of each member's items count; longer rankings are filled up in members' order.
+        queries: on how many validation queries weights are chosen, evenly spaced, if there are more.
         exclude_seen: whether weights are chosen for rankings without items of a query's own history; a
             benchmark sets it as it evaluates.
 
@@ -43,10 +44,11 @@ class Fused(Retriever):
     members: dict[str, Retriever]
     weights: list[float]
 
-    def __init__(self, *, depth: int = 100, exclude_seen: bool = False) -> None:
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1, not {depth}")
-        self.depth, self.exclude_seen = depth, exclude_seen
+    def __init__(self, *, depth: int = 100, queries: int = 25_000, exclude_seen: bool = False) -> None:
+        for name, value in (("depth", depth), ("queries", queries)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        self.depth, self.queries, self.exclude_seen = depth, queries, exclude_seen
 
     def fit(
         self,
@@ -75,7 +77,7 @@ class Fused(Retriever):
                     f"{name!r} ranks {member.ids.num_items} items, but the catalogue has {ids.num_items}"
                 )
         self.ids = ids
-        some = evenly_spaced(valid, _QUERIES)
+        some = evenly_spaced(valid, self.queries)
         self.prepare()
         items, shares = self._shares(some, self.depth)
         if self.exclude_seen:
