@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import stages
-from pipelines.config import (
-    BenchmarkConfig,
-    CodesConfig,
-    ConfigError,
-    RetrieverConfig,
-    TokenizerConfig,
-)
+from pipelines.config import BenchmarkConfig, CodesConfig, ConfigError, RetrieverConfig, TokenizerConfig
 from pipelines.results import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.store import Step
 from recsys.datasets.readers import READERS
@@ -172,10 +166,10 @@ def _fit(
     words = [retriever.name, *([tokenizer] if needs_ids else []), f"seed {first}"]
     members: dict[str, Step] = {}
     for turn in range(retriever.times):
-        for name in retriever.members:
-            fit = _fit(config, sources, config.retriever(name), seed + 1000 * turn, tokenizer)
-            if fit.digest not in {member.digest for member in members.values()}:  # else it is not random
-                members[f"{name}/{turn + 1}" if turn else name] = fit
+        for member in map(config.retriever, retriever.members):
+            if turn == 0 or config.is_random(member):  # else another seed would give the same again
+                name = f"{member.name}/{turn + 1}" if turn else member.name
+                members[name] = _fit(config, sources, member, seed + 1000 * turn, tokenizer)
     inputs = {name: step for name, step in sources.items() if needs_ids or name != "ids"}
     inputs |= {f"member.{name}": member for name, member in members.items()}
     params = retriever.make().params()
