@@ -44,11 +44,11 @@ def run(
 
     What was made before is not made again; a run that was stopped goes on where it was.
     """
-    from pipelines.cells import read_results  # noqa: PLC0415
-    from pipelines.config import load_config  # noqa: PLC0415
-    from pipelines.plan import plan  # noqa: PLC0415
-    from pipelines.report import console_report  # noqa: PLC0415
-    from pipelines.store import Store  # noqa: PLC0415
+    from pipelines.config.benchmark import load_config  # noqa: PLC0415
+    from pipelines.report.html import console_report  # noqa: PLC0415
+    from pipelines.results.reading import read_results  # noqa: PLC0415
+    from pipelines.run.plan import plan  # noqa: PLC0415
+    from pipelines.run.store import Store  # noqa: PLC0415
 
     settings = [*(settings or []), *(["data.skip_bad_lines=true"] if skip_bad_lines else [])]
     chosen = load_config(config, settings)
@@ -68,7 +68,7 @@ def run(
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         # A plain SIGTERM would end Python without its exit handlers, one of which stops Prefect's server.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-        from pipelines.flows import benchmark  # noqa: PLC0415 — starts slowly
+        from pipelines.run.flows import benchmark  # noqa: PLC0415 — starts slowly
 
         benchmark(str(config), settings)
         OUT.print(f"Done in {time.monotonic() - started:.0f} s.")
@@ -88,8 +88,8 @@ def compare(
     tracking_uri: TrackingUri = "",
 ) -> None:
     """Test two runs on the same users: a paired t-test for every metric that both have."""
+    from pipelines.report.formatting import decimal, interval, p_value  # noqa: PLC0415
     from pipelines.tracking import embedded_uri, scores_of_run  # noqa: PLC0415
-    from pipelines.wording import decimal, interval, p_value  # noqa: PLC0415
     from recsys.evaluation.scores import check_comparable  # noqa: PLC0415
     from recsys.evaluation.significance import paired_t_test  # noqa: PLC0415
 

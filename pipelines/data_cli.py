@@ -74,8 +74,8 @@ def check(
 
     Broken lines are counted; what no run could read is an error that names file and line.
     """
-    from pipelines.config import load_config, load_data  # noqa: PLC0415
-    from pipelines.stages import read_corpus  # noqa: PLC0415
+    from pipelines.config.benchmark import load_config, load_data  # noqa: PLC0415
+    from pipelines.run.stages import read_corpus  # noqa: PLC0415
     from recsys.datasets.health import health  # noqa: PLC0415
 
     given = settings or []

@@ -19,10 +19,10 @@ from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, Metric, Param, Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from pipelines.pictures import score_chart
-from pipelines.report import html_report
-from pipelines.results import Cell, Dataset, Results
-from pipelines.verdicts import verdicts
+from pipelines.report.charts import score_chart
+from pipelines.report.html import html_report
+from pipelines.report.verdicts import verdicts
+from pipelines.results.summary import Cell, Dataset, Results
 from recsys.evaluation.scores import QueryScores
 
 DIGEST_TAG, KIND_TAG, PARENT_TAG = "gritrec.digest", "gritrec.kind", "mlflow.parentRunId"

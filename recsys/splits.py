@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.examples import SPLITS, Examples, Floats, Ints, QueryTexts, Ragged
-from recsys.text import read_texts, write_texts
+from recsys.texts.item_texts import read_texts, write_texts
 
 if TYPE_CHECKING:
     import polars as pl

@@ -24,8 +24,8 @@ from recsys.datasets.corpus import (
     items_of,
     undescribed,
 )
-from recsys.datasets.lines import unescaped
-from recsys.datasets.tables import parts_of
+from recsys.datasets.formats.lines import unescaped
+from recsys.datasets.formats.tables import parts_of
 
 Locale = Literal["us", "es", "jp"]
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import polars as pl
 
 from recsys.datasets.corpus import Corpus, interactions_of
-from recsys.datasets.lines import LAST_SECOND
+from recsys.datasets.formats.lines import LAST_SECOND
 from recsys.examples import SPLITS
-from recsys.text import item_texts
+from recsys.texts.item_texts import item_texts
 
 CORES = (2, 3, 5, 10)
 """The k for which k-core survival is told."""

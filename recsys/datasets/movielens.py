@@ -14,7 +14,7 @@ from typing import NamedTuple
 import polars as pl
 
 from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of, undescribed
-from recsys.datasets.lines import LAST_SECOND, checked_file, decoded, excerpt, lines_of, parsed
+from recsys.datasets.formats.lines import LAST_SECOND, checked_file, decoded, excerpt, lines_of, parsed
 
 Movie = tuple[str, str, str, list[str], str]
 """A row of :data:`ITEMS`."""

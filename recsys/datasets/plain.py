@@ -13,8 +13,8 @@ from typing import Literal
 import polars as pl
 
 from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of, undescribed
-from recsys.datasets.lines import LAST_SECOND, checked_file, decoded, excerpt, parsed
-from recsys.datasets.tables import table_of
+from recsys.datasets.formats.lines import LAST_SECOND, checked_file, decoded, excerpt, parsed
+from recsys.datasets.formats.tables import table_of
 
 TEXTS = {name: name for name in ITEMS if name != "item_id"}
 TIME = "a time from 1970 to 9999: whole seconds (not milliseconds), a date or 2024-05-31T18:30:00"

@@ -61,7 +61,7 @@ class Retriever(Persistent, ABC):
         Args:
             train, valid: the examples.
             ids: the catalogue.
-            texts: one an item, as :func:`recsys.text.item_texts` makes them; empty for a retriever
+            texts: one an item, as :func:`recsys.texts.item_texts.item_texts` makes them; empty for a retriever
                 that does not use them.
             seed: of everything random.
             on_step: gets step and metrics, for curves.

@@ -77,7 +77,7 @@ class Bm25(Retriever):
         Raises:
             ValueError: queries have no texts, there is not one text an item, or no words in any.
         """
-        from recsys.text import without_labels  # noqa: PLC0415 — needs more than ranking does
+        from recsys.texts.item_texts import without_labels  # noqa: PLC0415 — needs more than ranking does
 
         _words_of(train)
         if len(texts) != ids.num_items:

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.causal import CausalTransformer, check_heads
 from recsys.examples import Examples, Floats, Ints, Ranking
-from recsys.histories import CausalPairs, TextVectors
+from recsys.models.causal_transformer import CausalTransformer, check_heads
 from recsys.retrievers.trained import VectorRetriever
-from recsys.search import IndexName, check_index
-from recsys.training import Batch, BatchesOf, Training
+from recsys.retrievers.vector_index import IndexName, check_index
+from recsys.training.batches import CausalPairs, TextVectors
+from recsys.training.loop import Batch, BatchesOf, Training
 from semantic_ids.randomness import default_device
 
 
@@ -26,7 +26,7 @@ class Towers(nn.Module):
         width: of everything.
         temperature: of the softmax.
         text_width: D, numbers in the vector of a query's text; 0 if queries are histories alone.
-        query_tower: the other sizes, see :class:`~recsys.causal.CausalTransformer`.
+        query_tower: the other sizes, see :class:`~recsys.models.causal_transformer.CausalTransformer`.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class DualEncoder(VectorRetriever):
             a negative that is drawn twice counts twice; here it counts once, so less may be enough.
         mask_hits: whether the other targets of a history, or in search of a query, are left out of its
             negatives.
-        index: see :func:`~recsys.search.build_index`.
+        index: see :func:`~recsys.retrievers.vector_index.build_index`.
         training: the budget.
     """
 

@@ -15,7 +15,7 @@ import torch
 
 from recsys.examples import Examples, Floats, Ragged, Ranking
 from recsys.retrievers.base import Retriever
-from recsys.retrievers.order import best_columns
+from recsys.retrievers.top_k import best_columns
 from semantic_ids.ids import SemanticIds
 from semantic_ids.tokenizer import OnStep
 
@@ -185,7 +185,7 @@ def _words(texts: Sequence[str]) -> sp.csr_array:
     # Only here, so that the other retrievers need no scikit-learn.
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
 
-    from recsys.text import NO_TEXT  # noqa: PLC0415
+    from recsys.texts.item_texts import NO_TEXT  # noqa: PLC0415
 
     known = ["" if text == NO_TEXT else text for text in texts]
     if not any(re.search(r"\w\w", text) for text in known):

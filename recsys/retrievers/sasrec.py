@@ -8,12 +8,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.causal import CausalTransformer, check_heads
 from recsys.examples import Examples, Floats, Ints, Ranking
-from recsys.histories import CausalPairs
+from recsys.models.causal_transformer import CausalTransformer, check_heads
 from recsys.retrievers.trained import VectorRetriever
-from recsys.search import IndexName, check_index
-from recsys.training import Batch, BatchesOf, Training
+from recsys.retrievers.vector_index import IndexName, check_index
+from recsys.training.batches import CausalPairs
+from recsys.training.loop import Batch, BatchesOf, Training
 from semantic_ids.randomness import default_device
 
 
@@ -23,7 +23,7 @@ class ItemTransformer(nn.Module):
     Args:
         items: how many there are.
         width: of item embeddings.
-        reader: the other sizes, see :class:`~recsys.causal.CausalTransformer`.
+        reader: the other sizes, see :class:`~recsys.models.causal_transformer.CausalTransformer`.
     """
 
     def __init__(self, items: int, width: int, **reader: Any) -> None:
@@ -61,9 +61,9 @@ class SasRec(VectorRetriever):
     Dross Into Gold Loss*, 2023). Scores are logits. Only the number of items is read from the IDs.
 
     Args:
-        width, layers, heads, feed_forward, dropout: see :class:`~recsys.causal.CausalTransformer`.
+        width, layers, heads, feed_forward, dropout: see :class:`~recsys.models.causal_transformer.CausalTransformer`.
         max_history: how many of the latest items are read.
-        index: see :func:`~recsys.search.build_index`.
+        index: see :func:`~recsys.retrievers.vector_index.build_index`.
         training: the budget; ``batch_size`` counts histories, each with all its places.
     """
 

@@ -11,15 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.beam import beam_search
-from recsys.exact import exact_search
+from recsys.decoding.beam_search import beam_search
+from recsys.decoding.exact_search import exact_search
+from recsys.decoding.trie import Trie
 from recsys.examples import Examples, Floats, Ints, Ranking
-from recsys.histories import Histories, TextVectors
+from recsys.models.t5 import PAD, T5, T5Config
 from recsys.retrievers.base import evenly_spaced
 from recsys.retrievers.trained import TrainedRetriever
-from recsys.t5 import PAD, T5, T5Config
-from recsys.training import Batch, BatchesOf, Training
-from recsys.trie import Trie
+from recsys.training.batches import Histories, TextVectors
+from recsys.training.loop import Batch, BatchesOf, Training
 from semantic_ids.randomness import default_device
 
 # Of all queries: what caches hold on a CPU, what keeps a GPU busy and fits its memory.
@@ -35,7 +35,7 @@ class Tiger(TrainedRetriever):
     words stands before the codes, as tokens that a learned linear map makes of its frozen embedding.
 
     Args:
-        width, layers, heads, head_width, feed_forward, dropout: see :class:`~recsys.t5.T5Config`.
+        width, layers, heads, head_width, feed_forward, dropout: see :class:`~recsys.models.t5.T5Config`.
         max_history: how many of the latest items are read.
         user_tokens: where above 0, a source begins with one of so many tokens, which the user's id
             hashes to; the paper has 2,000. Not for search, whose queries have ids of their own.
@@ -45,7 +45,7 @@ class Tiger(TrainedRetriever):
             the paper they compete with all. Then scores are log-probabilities over the catalogue, and no
             learning is spent on which IDs there are.
         beam: width of the search; as wide as the ranking where that is longer.
-        exact: whether what the beam lost is brought back, see :func:`~recsys.exact.exact_search`.
+        exact: whether what the beam lost is brought back, see :func:`~recsys.decoding.exact_search.exact_search`.
         training: the budget.
 
     Raises:

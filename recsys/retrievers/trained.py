@@ -11,13 +11,13 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from recsys.checkpoint import Checkpoint
 from recsys.examples import Examples, Floats, Ints, Ranking
-from recsys.histories import Histories, TextVectors
 from recsys.retrievers.base import Retriever
-from recsys.search import IndexName, build_index
-from recsys.training import BatchesOf, Training
-from recsys.training import train as run_training
+from recsys.retrievers.vector_index import IndexName, build_index
+from recsys.training.batches import Histories, TextVectors
+from recsys.training.checkpoint import Checkpoint
+from recsys.training.loop import BatchesOf, Training
+from recsys.training.loop import train as run_training
 from semantic_ids.ids import SemanticIds
 from semantic_ids.randomness import seeded
 from semantic_ids.tokenizer import OnStep
@@ -43,7 +43,7 @@ class TrainedRetriever(Retriever):
 
     @abstractmethod
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
-        """What the model learns from, and the number of training rows: see :func:`~recsys.training.train`."""
+        """What the model learns from, and the number of training rows: see :func:`~recsys.training.loop.train`."""
 
     def fit(
         self,
@@ -105,7 +105,7 @@ class VectorRetriever(TrainedRetriever):
     """Reads a query into a vector, and searches for those whose inner product with it is large.
 
     Attributes:
-        index: see :func:`~recsys.search.build_index`.
+        index: see :func:`~recsys.retrievers.vector_index.build_index`.
         max_history: how many of the latest items are read.
         width: of vectors.
     """

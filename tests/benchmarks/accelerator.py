@@ -23,7 +23,7 @@ from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.scores import QueryScores, evaluation_set_digest
 from recsys.retrievers.tiger import Tiger
 from recsys.splits import leave_one_out, read_sequences
-from recsys.training import Training
+from recsys.training.loop import Training
 from semantic_ids.ids import SemanticIds
 
 

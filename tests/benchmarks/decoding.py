@@ -18,15 +18,15 @@ import torch
 import transformers
 from rich.console import Console
 from rich.table import Table
+from tests.recsys.test_t5 import theirs_of
 from torch import Tensor
 
-from recsys.beam import beam_search
-from recsys.exact import exact_search
-from recsys.t5 import PAD, T5, T5Config
-from recsys.trie import Trie
+from recsys.decoding.beam_search import beam_search
+from recsys.decoding.exact_search import exact_search
+from recsys.decoding.trie import Trie
+from recsys.models.t5 import PAD, T5, T5Config
 from semantic_ids.ids import Ints
 from tests.benchmarks.timing import in_turn, milliseconds, peak_growth, ratio, seconds
-from tests.recsys.test_t5 import theirs_of
 
 LEVELS, SIZE = 4, 256
 MICRO_BATCH = 16
@@ -87,7 +87,7 @@ def allowed_tokens(leaves: Ints) -> Callable[[int, Tensor], list[int]]:
 
 
 class VectorizedMask(transformers.LogitsProcessor):
-    """All beams at once on a :class:`~recsys.trie.Trie`."""
+    """All beams at once on a :class:`~recsys.decoding.trie.Trie`."""
 
     def __init__(self, trie: Trie) -> None:
         self.trie = trie

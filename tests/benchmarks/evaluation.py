@@ -20,7 +20,7 @@ from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.scores import QueryScores
 from recsys.evaluation.significance import RESAMPLES, compare_all
 from recsys.examples import Examples, Ragged, Ranking
-from recsys.search import build_index
+from recsys.retrievers.vector_index import build_index
 from tests.benchmarks.timing import in_turn, ratio
 
 USERS, ITEMS, DIM, METHODS = 22_000, 18_000, 64, 8

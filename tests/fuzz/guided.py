@@ -60,7 +60,7 @@ def main() -> None:
     import atheris  # type: ignore[import-untyped]
 
     scratch = Path(sys.argv.pop(1))
-    with atheris.instrument_imports(include=["recsys.datasets", "recsys.codes"]):
+    with atheris.instrument_imports(include=["recsys.datasets", "recsys.datasets.published_codes"]):
         from tests.fuzz.harness import Round
         from tests.fuzz.targets import make_targets
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from recsys.codes import read_codes
-from recsys.datasets.lines import opened
+from recsys.datasets.formats.lines import opened
+from recsys.datasets.published_codes import read_codes
 from recsys.datasets.readers import reader
 from recsys.datasets.synthetic import CORPORA, write_shop
 

@@ -80,7 +80,7 @@ class Absent(MetaPathFinder):
 
 sys.meta_path.insert(0, Absent())
 import semantic_ids
-import recsys.retrievers.table, recsys.splits
+import recsys.retrievers.registry, recsys.splits
 import recsys.evaluation.metrics, recsys.evaluation.scores, recsys.evaluation.significance
 try:
     import polars

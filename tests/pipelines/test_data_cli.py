@@ -13,9 +13,9 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pipelines.config import load_config
+from pipelines.config.benchmark import load_config
+from pipelines.config.data import DataConfig
 from pipelines.data_cli import data
-from pipelines.data_config import DataConfig
 from recsys.datasets.cards import Card, all_cards, find_card
 
 

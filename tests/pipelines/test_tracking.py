@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
-from pipelines.results import NO_TOKENIZER, Cell, Dataset, summarise
+from pipelines.report.verdicts import verdicts
+from pipelines.results.summary import NO_TOKENIZER, Cell, Dataset, summarise
 from pipelines.tracking import Tracker, embedded_uri, scores_of_run
-from pipelines.verdicts import verdicts
 from recsys.evaluation.scores import QueryScores
 
 DATASET = Dataset("made-up-shop", "0123456789abcdef" * 4, "data/raw", {"users": 40, "items": 9})

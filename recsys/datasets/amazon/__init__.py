@@ -24,7 +24,7 @@ from recsys.datasets.corpus import (
     items_of,
     undescribed,
 )
-from recsys.datasets.lines import checked_file
+from recsys.datasets.formats.lines import checked_file
 
 
 def read_amazon(

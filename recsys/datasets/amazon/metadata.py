@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.datasets.corpus import ITEMS
-from recsys.datasets.lines import decoded, excerpt, parsed, unescaped
+from recsys.datasets.formats.lines import decoded, excerpt, parsed, unescaped
 
 Row = tuple[str, str, str, list[str], str]
 """Of :data:`~recsys.datasets.corpus.ITEMS`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.datasets.lines import LAST_SECOND, decoded, excerpt, lines_of, parsed
+from recsys.datasets.formats.lines import LAST_SECOND, decoded, excerpt, lines_of, parsed
 
 REVIEW_FIELDS = {
     2014: ("reviewerID", "asin", "unixReviewTime"),

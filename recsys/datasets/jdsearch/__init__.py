@@ -23,9 +23,9 @@ from recsys.datasets.corpus import (
     items_of,
     undescribed,
 )
+from recsys.datasets.formats.lines import checked_file
+from recsys.datasets.formats.tabbed import Tabbed
 from recsys.datasets.jdsearch.behavior import BEHAVIOR, GAINS, Behavior, read_behavior, terms
-from recsys.datasets.lines import checked_file
-from recsys.datasets.tabbed import Tabbed
 
 __all__ = ["BEHAVIOR", "GAINS", "PRODUCTS", "read_jdsearch"]
 

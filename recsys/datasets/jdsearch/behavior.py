@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from recsys.datasets.corpus import JUDGEMENTS
-from recsys.datasets.lines import checked_file
-from recsys.datasets.tabbed import Tabbed, odd, uneven
+from recsys.datasets.formats.lines import checked_file
+from recsys.datasets.formats.tabbed import Tabbed, odd, uneven
 
 HISTORY = ("history_qry_list", "history_wid_list", "history_type_list", "history_time_list")
 BEHAVIOR = ("query", "candidate_wid_list", "candidate_label_list", *HISTORY)

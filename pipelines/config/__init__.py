@@ -1,0 +1,1 @@
+"""What a benchmark file may say, checked before anything runs."""

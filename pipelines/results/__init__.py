@@ -1,0 +1,1 @@
+"""Results of a benchmark: read back from its stages, tested and summarised."""

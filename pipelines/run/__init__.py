@@ -1,0 +1,1 @@
+"""Lay out a benchmark's steps, run them, and keep what they make."""

@@ -1,0 +1,1 @@
+"""Search for the likeliest semantic IDs of a catalogue, by beam or exactly."""

@@ -1,0 +1,1 @@
+"""Texts of items and queries, and the vectors that encoders make of them."""

@@ -1,0 +1,1 @@
+"""One training loop for every retriever, its checkpoints and its batches."""

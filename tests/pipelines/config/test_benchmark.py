@@ -1,0 +1,274 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.config.benchmark import BenchmarkConfig, ConfigError, load_config
+
+EXPERIMENTS = Path(__file__).parents[3] / "pipelines" / "experiments"
+
+
+def complaint(path: Path, *settings: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, settings)
+    return str(caught.value)
+
+
+def test_every_experiment_that_comes_with_it_is_valid() -> None:
+    configs = [load_config(path) for path in EXPERIMENTS.glob("*.yaml")]
+    names = [config.name for config in configs]
+    assert "demo" in names
+    assert len(set(names)) == len(names)
+
+
+def test_a_name_alone_stands_for_a_tokenizer_or_a_retriever(tiny: Path) -> None:
+    config = load_config(tiny)
+    assert [tokenizer.name for tokenizer in config.tokenizers] == ["rq-vae", "rq-kmeans"]
+    assert [(one.kind, one.name) for one in config.retrievers] == [
+        ("dual-encoder", "dual-encoder"),
+        ("popularity", "popularity"),
+    ]
+    assert config.seeds == (0,)
+    assert config.workspace == Path("workspace")
+
+
+def test_shared_parameters_reach_the_tokenizers_that_know_them_and_yield_to_their_own(tiny: Path) -> None:
+    setting = "tokenizers.1={recipe: rq-kmeans, params: {levels: 5}}"
+    config = load_config(tiny, [setting])
+    assert config.tokenizers[1].make(config.semantic_ids).codebook_sizes == (8,) * 5
+    made = config.tokenizers[0].make(config.semantic_ids).params()
+    assert {name: made[name] for name in config.semantic_ids} == dict(config.semantic_ids)
+
+
+@pytest.mark.parametrize(
+    ("setting", "read"),
+    [
+        ("data.shop.users=70", lambda config: config.data.shop.users == 70),
+        ("seeds=[1, 2]", lambda config: config.seeds == (1, 2)),
+        ("tracking_uri=http://localhost:5000", lambda c: c.tracking_uri == "http://localhost:5000"),
+        ("evaluation.exclude_seen=true", lambda config: config.evaluation.exclude_seen is True),
+        ("tokenizers.1=lsh", lambda config: config.tokenizers[1].recipe == "lsh"),
+        ("retrievers.0.params.training.steps=7", lambda c: c.retrievers[0].params["training"]["steps"] == 7),
+        ("text={encoder: minilm}", lambda config: config.text.encoder == "minilm"),
+        ("workspace=a=b", lambda config: config.workspace == Path("a=b")),
+    ],
+)
+def test_settings_override_the_file(
+    tiny: Path, setting: str, read: Callable[[BenchmarkConfig], bool]
+) -> None:
+    assert not read(load_config(tiny))
+    assert read(load_config(tiny, [setting]))
+
+
+@pytest.mark.parametrize("retrievers", ["[]", "[popularity]"])
+def test_tokenizers_alone_need_no_reference(retrievers: str, tiny: Path) -> None:
+    config = load_config(tiny, [f"retrievers={retrievers}", "evaluation.reference=lsh"])
+    assert not config.uses_ids()
+
+
+def test_the_advice_on_a_parameter_of_no_tokenizer_helps(tiny: Path) -> None:
+    swapped = "tokenizers=[rq-kmeans, dense-id]"
+    message = complaint(tiny, swapped, "evaluation.reference=rq-kmeans")
+    advice = re.search(r"--set '(.*)'$", message, re.MULTILINE).group(1)
+    config = load_config(tiny, [swapped, "evaluation.reference=rq-kmeans", advice])
+    assert config.semantic_ids == {"levels": 2, "codebook_size": 8}
+
+
+def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
+    assert load_config(tiny, ["data.shop.users=70", "data.shop.users=80"]).data.shop.users == 80
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("nam=x", "unknown key 'nam'. Did you mean 'name'?"),
+        ("evaluation.metrik=x", "evaluation: unknown key 'metrik'. Did you mean 'metric'?"),
+        ("data.shop.usrs=4", "unknown key 'usrs'. Did you mean 'users'?"),
+        ("data.reader=amazn", "data: no reader is called 'amazn'. Did you mean 'amazon'?"),
+        ("data.shop.items=99", "items: Input should be greater than or equal to 100"),
+        ("data.shop.users=many", "users: Input should be a valid integer"),
+        ("name=a/b", "name: String should match pattern"),
+        ("tokenizers.1={recipe: lsh, name: a/b}", "tokenizers.1.name: String should match pattern"),
+        ("seeds=[]", "seeds: Tuple should have at least 1 item"),
+        ("seeds=[1, 0, 1]", "seeds: a seed stands here twice"),
+        ("tokenizers=[]", "tokenizers: Tuple should have at least 1 item"),
+        ("tokenizers.1=rqvae", "tokenizers.1: no tokenizer is called 'rqvae'. Did you mean 'rq-vae'?"),
+        ("tokenizers.1='no_such:Class'", "tokenizers.1: tokenizer 'no_such:Class' cannot be imported"),
+        (
+            "tokenizers.1='os:PathLike'",
+            "tokenizers.1: 'os:PathLike' is not a subclass of semantic_ids.Tokenizer",
+        ),
+        ("tokenizers.1={recipe: lsh, params: {levls: 3}}", "no parameter 'levls'. Did you mean 'levels'?"),
+        (
+            "tokenizers.1={recipe: lsh, params: {codebook_size: 9}}",
+            "'lsh' cannot be made: LSH needs a codebook",
+        ),
+        ("semantic_ids.levels=two", "tokenizer 'rq-vae' cannot be made"),
+        (
+            "semantic_ids.levelz=2",
+            "semantic_ids.levelz is a parameter of none of the tokenizers. Did you mean 'levels'? "
+            "Or leave it out: --set 'semantic_ids={batch_size: 64, codebook_size: 8, levels: 2, steps: 20}'",
+        ),
+        ("tokenizers.1={recipe: lsh, name: –}", "tokenizers: '–' stands for none in tables; give it another"),
+        (
+            "tokenizers=[rq-vae, rq-vae]",
+            "tokenizers: 'rq-vae' stands here twice; give one of them another 'name'",
+        ),
+        ("retrievers.0=tigre", "retrievers.0: no retriever is called 'tigre'. Did you mean 'tiger'?"),
+        (
+            "retrievers.0.params.widht=3",
+            "retriever 'dual-encoder' has no parameter 'widht'. Did you mean 'width'?",
+        ),
+        ("retrievers.0.params.width=abc", "retriever 'dual-encoder' cannot have width = 'abc'"),
+        ("retrievers.0.params.training.stepz=3", "no parameter 'stepz'. Did you mean 'steps'?"),
+        ("retrievers.0.params.training.steps=few", "training of 'dual-encoder' cannot have steps = 'few'"),
+        ("retrievers=[tiger, tiger]", "retrievers: 'tiger' stands here twice"),
+        ("evaluation.metric=ndcg_at_11", "metric 'ndcg_at_11' is not measured. Did you mean 'ndcg_at_10'?"),
+        (
+            "evaluation.reference=lsh",
+            "evaluation.reference 'lsh' is none of the tokenizers: rq-vae, rq-kmeans",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_the_file(tiny: Path, setting: str, expected: str) -> None:
+    message = complaint(tiny, setting)
+    assert message.startswith(f"{tiny}:\n")
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("data.users", "write key=value, for example --set data.k_core=5"),
+        ("=5", "write key=value"),
+        ("data..users=5", "write key=value"),
+        ("tokenizers.2=lsh", "there is no place called 'tokenizers.2'"),
+        ("tokenizers.first=lsh", "there is no place called 'tokenizers.first'"),
+        ("name.of=x", "there is no place called 'name.of'"),
+        ("seeds=[1", "'[1' is not valid YAML"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_named(tiny: Path, setting: str, expected: str) -> None:
+    assert complaint(tiny, setting).startswith(f"--set {setting}: {expected}")
+
+
+def test_a_plug_in_that_cannot_be_saved_is_refused_before_it_is_fitted(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_tuples.py").write_text(
+        "from semantic_ids.fitted import DenseIds\n\n\n"
+        "class Mine(DenseIds):\n    def __init__(self, widths=(1, 2)):\n        self.widths = widths\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    message = complaint(tiny, "tokenizers.1='of_tuples:Mine'")
+    assert "tokenizer 'Mine' cannot be made: Mine.widths, a tuple, would not survive saving" in message
+
+
+def test_everything_that_is_wrong_is_said_at_once(tiny: Path) -> None:
+    message = complaint(tiny, "data.shop.users=1", "tokenizers.1=rqvae", "seeds=[]")
+    assert [line.split(":")[0].strip() for line in message.splitlines()[1:]] == [
+        "seeds",
+        "data.shop.users",
+        "tokenizers.1",
+    ]
+
+
+def test_a_tokenizer_may_be_compared_with_itself_under_another_name(tiny: Path) -> None:
+    other = "{recipe: rq-vae, name: wide, params: {hidden: [32]}}"
+    config = load_config(tiny, [f"tokenizers=[rq-vae, {other}]", "evaluation.reference=wide"])
+    assert [tokenizer.name for tokenizer in config.tokenizers] == ["rq-vae", "wide"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "must hold keys such as name, data, tokenizers and retrievers"),
+        ("[1, 2]", "must hold keys such as"),
+        ("name: [x", "is not valid YAML"),
+        ("!!python/object/apply:os.getcwd []", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "benchmark.yaml"
+    path.write_text(text)
+    assert complaint(path).startswith(f"{path} {expected}")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "none.yaml"
+    assert complaint(path) == f"{path}: No such file or directory; give the path of a benchmark file"
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tiny: Path) -> None:
+    # YAML 1.1 takes 1e-3 for a string.
+    settings = [
+        "semantic_ids.learning_rate=1e-3",
+        "retrievers=[{kind: tiger, params: {training: {learning_rate: 2e-3}}}]",
+    ]
+    config = load_config(tiny, settings)
+    assert config.tokenizers[0].make(config.semantic_ids).params()["learning_rate"] == 0.001
+    assert config.retrievers[0].make().params()["training"]["learning_rate"] == 0.002
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "retrievers=[{kind: tiger, params: {training: {steps: 0}}}]",
+        "retrievers=[{kind: dual-encoder, params: {width: 30, heads: 4}}]",
+        "evaluation.cutoffs=[10, 0]",
+        "semantic_ids.steps=abc",
+        "semantic_ids.batch_size=0",
+    ],
+)
+def test_values_that_cannot_work_are_refused_before_any_work(tiny: Path, setting: str) -> None:
+    with pytest.raises(ConfigError):
+        load_config(tiny, [setting])
+
+
+AMAZON = "data={reader: amazon, raw: here, reviews: r.json, meta: m.json"
+
+
+def test_a_reader_s_files_and_options_are_told_apart(tiny: Path) -> None:
+    data = load_config(tiny, [AMAZON + ", release: 2018, k_core: 3}"]).data
+    assert data.files == {"reviews": "r.json", "meta": "m.json"}
+    assert (data.options["release"], data.options["k_core"]) == (2018, 3)
+    unsaid = load_config(tiny, [AMAZON + "}"]).data.options
+    assert unsaid["k_core"] == 5  # what the reader does of itself is written down
+
+
+def test_a_corpus_of_queries_is_a_search(tiny: Path) -> None:
+    assert load_config(tiny, ["data={reader: esci, shop: {users: 50}}"]).data.is_search
+    assert not load_config(tiny).data.is_search
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (AMAZON + ", k_cor: 3}", "reader 'amazon' has no parameter 'k_cor'. Did you mean 'k_core'?"),
+        (AMAZON + ", k_core: many}", "reader 'amazon' cannot have k_core = 'many'"),
+        (AMAZON + ", release: 2017}", "reader 'amazon' cannot have release = 2017"),
+        ("data={reader: amazon, raw: here}", "reader 'amazon' needs the name of its file 'reviews' in here"),
+        ("data={reader: amazon, reviews: r.json}", "give raw, the folder of the files, or shop"),
+        (
+            AMAZON + ", shop: {users: 50}}",
+            "give either raw or shop, not both; --set 'data={reader: amazon, sh",
+        ),
+        ("data={reader: amazon, shop: {seed: -1}}", "seed: Input should be greater than or equal to 0"),
+        (
+            "data={reader: 'json:loads', shop: {}}",
+            "reader 'json:loads' must name its parameters: it has **kw",
+        ),
+        ("data={reader: 'os:sep', raw: here}", "reader 'os:sep' is no function"),
+        (
+            "data={reader: amazon, reviews: r.json, shop: {users: 50}}",
+            "a made-up shop has files of its own; leave out reviews",
+        ),
+        ("data={raw: here}", "data: give a reader: amazon, esci,"),
+        ("data={reader: 'no_such:read', raw: here}", "reader 'no_such:read' cannot be imported"),
+        ("retrievers.1=bm25", "retriever 'bm25' answers queries in words, but of amazon data the next item"),
+        ("evaluation.relevant_gain=-1", "relevant_gain: Input should be greater than or equal to 0"),
+    ],
+)
+def test_what_a_reader_cannot_use_is_named(tiny: Path, setting: str, expected: str) -> None:
+    assert expected in complaint(tiny, setting)

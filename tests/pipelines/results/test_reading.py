@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pipelines.results.reading import read_cell
+from pipelines.results.summary import NO_RETRIEVER
+
+
+def test_a_cell_knows_whose_codes_it_has_and_what_became_of_collisions(tmp_path: Path) -> None:
+    for stage, config in (("tokenize", {"collisions": "digit"}), ("fit", {"kind": "tiger"})):
+        (tmp_path / stage).mkdir()
+        manifest = {"digest": f"digest of {stage}", "seconds": 2.0, "config": config}
+        (tmp_path / stage / "manifest.json").write_text(json.dumps(manifest))
+        (tmp_path / stage / "curves.jsonl").write_text('{"step": 5, "loss": 0.5}\n')
+    (tmp_path / "tokenize" / "quality.json").write_text('{"gini": 0.25}')
+    (tmp_path / "tokenize" / "code_categories.json").write_text(
+        '{"categories": [], "codes": [], "counts": []}'
+    )
+    folders = {stage: tmp_path / stage for stage in ("tokenize", "fit")}
+    cell = read_cell(("theirs", NO_RETRIEVER, 1), folders)
+    assert (cell.ids_digest, cell.digest) == ("digest of tokenize", "digest of fit")
+    assert (cell.collisions, cell.quality, cell.seconds) == ("digit", {"gini": 0.25}, 4.0)
+    assert cell.curves == {"tokenize_loss": [(5, 0.5)], "fit_loss": [(5, 0.5)]}
+    floor = read_cell(("–", "popularity", 0), {"fit": tmp_path / "fit"})
+    assert (floor.ids_digest, floor.collisions) == ("", "shared")
