@@ -4,7 +4,8 @@
 # make bench  set-up and the timings, kept in workspace/benchmarks.txt
 # make fuzz   set-up, and a million broken lines for the readers of corpora; `make fuzz SEED=7` for others
 # make readme the README's table of tokenizers, from recipes.py
-.PHONY: demo test check bench fuzz readme clean
+# make docs   set-up and the documentation as a site, in site/
+.PHONY: demo test check bench fuzz readme docs clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= python3
@@ -37,6 +38,10 @@ fuzz: $(READY)
 
 readme: $(READY)
 	$(BIN)/python tests/test_readme.py
+
+docs: $(READY)
+	$(BIN)/pip install -q -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV)

@@ -10,3 +10,12 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # On a busy machine Prefect's own server takes longer to start than the 20 s it is given.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+
+
+def __getattr__(name: str) -> str:
+    """Return ``__version__``, which semantic_ids holds; it is imported late because it loads torch."""
+    if name == "__version__":
+        from semantic_ids import __version__  # noqa: PLC0415
+
+        return __version__
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

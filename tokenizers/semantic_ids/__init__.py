@@ -1,5 +1,7 @@
 """Item embeddings → semantic IDs: residual GRIT-VQ and the tokenizers it is compared with."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from semantic_ids.ids import SemanticIds
 from semantic_ids.quality import Quality, quality
 from semantic_ids.registry import create, recipe, recipes
@@ -14,3 +16,8 @@ __all__ = [
     "recipe",
     "recipes",
 ]
+
+try:
+    __version__ = version("gritrec")
+except PackageNotFoundError:  # run from a folder on the path, without being installed
+    __version__ = "unknown"
