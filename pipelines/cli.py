@@ -1,4 +1,4 @@
-"""The command ``gritrec``. Heavy libraries are imported where a command needs them, so that help is quick."""
+"""The command ``gritrec``. Heavy libraries are imported where a command needs them, so that help is fast."""
 
 from __future__ import annotations
 
@@ -42,41 +42,42 @@ def run(
 ) -> None:
     """Run a benchmark: data → semantic IDs → retrievers → paired tests, all kept in MLflow.
 
-    What was made before is not made again; a run that was stopped goes on where it was.
+    Steps that are done are not repeated, so a run that was stopped resumes where it was.
     """
-    from pipelines.config.benchmark import load_config  # noqa: PLC0415
-    from pipelines.report.html import console_report  # noqa: PLC0415
+    from pipelines.config.loading import load_config  # noqa: PLC0415
+    from pipelines.report.console import console_report  # noqa: PLC0415
     from pipelines.results.reading import read_results  # noqa: PLC0415
     from pipelines.run.plan import plan  # noqa: PLC0415
     from pipelines.run.store import Store  # noqa: PLC0415
 
     settings = [*(settings or []), *(["data.skip_bad_lines=true"] if skip_bad_lines else [])]
     chosen = load_config(config, settings)
-    steps, store = plan(chosen), Store(chosen.workspace / "stages")
-    made = [store.done(step) for step in steps.steps()]
-    todo, done = made.count(False), made.count(True)
+    planned, store = plan(chosen), Store(chosen.workspace / "stages")
+    is_done = [store.done(step) for step in planned.steps()]
+    todo, done = is_done.count(False), is_done.count(True)
     tracked = chosen.tracking_uri or (chosen.workspace / "mlflow.db").exists()
-    if not todo and store.done(steps.report) and tracked:
+    if not todo and store.done(planned.report) and tracked:
         OUT.print(f"Nothing to do: all {done} steps of {chosen.name} were done before.")
     else:
         OUT.print(
             f"[bold]{chosen.name}[/bold]: {todo} steps to do, {done} done before, in {chosen.workspace}"
         )
         started = time.monotonic()
-        # What goes wrong is said once, at the end, and not with every attempt.
+        # An error is printed once, at the end, and not with every attempt.
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        # A plain SIGTERM would end Python without its exit handlers, one of which stops Prefect's server.
+        # By itself SIGTERM would end Python without its exit handlers, one of which stops Prefect's server.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-        from pipelines.run.flows import benchmark  # noqa: PLC0415 — starts slowly
+        from pipelines.run.flows import flow_of  # noqa: PLC0415 — starts slowly
 
-        benchmark(str(config), settings)
+        flow_of(planned)(str(config), settings)
         OUT.print(f"Done in {time.monotonic() - started:.0f} s.")
 
-    OUT.print(console_report(read_results(steps.report.config, store.inputs(steps.report))))
+    report = store.folder(planned.report)
+    OUT.print(console_report(read_results(report)))
     where = chosen.tracking_uri or f"sqlite:///{chosen.workspace / 'mlflow.db'}"
     OUT.print("\nLook next:", style="bold")
-    OUT.print(f"  {store.folder(steps.report) / 'report.html'}", soft_wrap=True)
+    OUT.print(f"  {report / 'report.html'}", soft_wrap=True)
     OUT.print(f"  mlflow ui --backend-store-uri {where}", soft_wrap=True)
 
 
@@ -87,11 +88,11 @@ def compare(
     workspace: Workspace = Path("workspace"),
     tracking_uri: TrackingUri = "",
 ) -> None:
-    """Test two runs on the same users: a paired t-test for every metric that both have."""
+    """Compare two runs on the same queries: a paired t-test for every metric that both have."""
     from pipelines.report.formatting import decimal, interval, p_value  # noqa: PLC0415
     from pipelines.tracking import embedded_uri, scores_of_run  # noqa: PLC0415
+    from recsys.evaluation.hypothesis_tests import paired_t_test  # noqa: PLC0415
     from recsys.evaluation.scores import check_comparable  # noqa: PLC0415
-    from recsys.evaluation.significance import paired_t_test  # noqa: PLC0415
 
     uri = tracking_uri or embedded_uri(workspace)
     a, b = scores_of_run(run_a, uri), scores_of_run(run_b, uri)
@@ -114,6 +115,30 @@ def compare(
 
 
 @app.command()
+def retrievers() -> None:
+    """List the retrievers that a benchmark can name, plug-ins included."""
+    from recsys.retrievers.registry import RETRIEVERS  # noqa: PLC0415
+    from semantic_ids.plugins import first_line  # noqa: PLC0415
+
+    table = Table("name", "what it does", "uses semantic IDs")
+    for name, retriever in RETRIEVERS.all().items():
+        table.add_row(name, first_line(retriever), "yes" if retriever.uses_ids else "no")
+    OUT.print(table)
+
+
+@app.command()
+def metrics() -> None:
+    """List the metrics that a benchmark can name, plug-ins included."""
+    from recsys.evaluation.metrics import METRICS  # noqa: PLC0415
+    from semantic_ids.plugins import first_line  # noqa: PLC0415
+
+    table = Table("name", "label", "what it measures")
+    for name, metric in METRICS.all().items():
+        table.add_row(name, metric.label, first_line(metric.function).removeprefix("Return "))
+    OUT.print(table)
+
+
+@app.command()
 def tokenizers() -> None:
     """List the tokenizers that a benchmark can name, plug-ins included."""
     from semantic_ids.registry import recipes  # noqa: PLC0415
@@ -125,7 +150,7 @@ def tokenizers() -> None:
 
 
 def main() -> None:
-    """Entry point: what a user can mend is one message, not a traceback."""
+    """Run the command; an error that a user can fix is one message, not a traceback."""
     sys.path.append(os.getcwd())  # a plug-in named as module:Class may lie in the current folder
     try:
         app()

@@ -74,8 +74,8 @@ def check(
 
     Broken lines are counted; what no run could read is an error that names file and line.
     """
-    from pipelines.config.benchmark import load_config, load_data  # noqa: PLC0415
-    from pipelines.run.stages import read_corpus  # noqa: PLC0415
+    from pipelines.config.loading import load_config, load_data  # noqa: PLC0415
+    from pipelines.run.stages import read_raw  # noqa: PLC0415
     from recsys.datasets.health import health  # noqa: PLC0415
 
     given = settings or []
@@ -89,7 +89,7 @@ def check(
     changes = {"k_core": 1, "skip_bad_lines": True}
     options = {**chosen.options, **{name: value for name, value in changes.items() if name in chosen.options}}
     with TemporaryDirectory() as scratch, OUT.status("reading ..."):
-        corpus = read_corpus({**chosen.model_dump(), "options": options}, chosen.raw, Path(scratch))
+        corpus = read_raw({**chosen.model_dump(), "options": options}, chosen.raw, Path(scratch))
     for heading, facts in health(corpus).items():
         OUT.print(heading, style="bold")
         for name, value in facts.items():

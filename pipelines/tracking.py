@@ -1,4 +1,4 @@
-"""Everything about MLflow: a run for each benchmark, and a run under it for each of its cells."""
+"""Keep benchmarks in MLflow: a run for each benchmark, and a run under it for each of its cells."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from mlflow.entities import DatasetInput, Metric, Param, Run
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pipelines.report.charts import score_chart
-from pipelines.report.html import html_report
 from pipelines.report.verdicts import verdicts
-from pipelines.results.summary import Cell, Dataset, Results
+from pipelines.results.cell import Cell, Dataset
+from pipelines.results.reading import RESULTS_FILE
+from pipelines.results.summary import Results
 from recsys.evaluation.scores import QueryScores
 
 DIGEST_TAG, KIND_TAG, PARENT_TAG = "gritrec.digest", "gritrec.kind", "mlflow.parentRunId"
@@ -35,15 +36,19 @@ T = TypeVar("T")
 
 
 def embedded_uri(workspace: Path) -> str:
-    """The tracking URI of the database that a workspace holds itself; no server is needed."""
+    """Return the tracking URI of the database in a workspace, which needs no server."""
     return f"sqlite:///{workspace.resolve() / 'mlflow.db'}"
 
 
 def scores_of_run(run_id: str, tracking_uri: str) -> QueryScores:
-    """The per-query scores that a cell's run keeps.
+    """Return the per-query scores that a cell's run keeps.
+
+    Args:
+        run_id: MLflow's id of the run.
+        tracking_uri: Where the run is kept.
 
     Raises:
-        ValueError: there is no such run, or it keeps no scores.
+        ValueError: If there is no such run, or if it keeps no scores.
     """
     database = Path(tracking_uri.removeprefix("sqlite:///"))
     if tracking_uri.startswith("sqlite:") and not database.exists():  # MLflow would make an empty one
@@ -66,16 +71,16 @@ def scores_of_run(run_id: str, tracking_uri: str) -> QueryScores:
 class Tracker:
     """Keeps one benchmark in MLflow, however often it is killed and started again.
 
-    Runs are found by their digests, and cells also by tokenizer, retriever and seed, because cells
-    that share a table of codes can share a digest. The benchmark's run is opened again; under it, a cell that
-    was kept to the end is left as it is, and one that was not is deleted and kept anew. Cells may
-    be logged from several threads.
+    Runs are found by their digests, and cells also by tokenizer, retriever and seed, because cells that share
+    a table of codes can share a digest. A benchmark's run is opened again. Under it, a cell that was logged
+    completely is left alone; one that was not is deleted and logged anew. Cells may be logged from several
+    threads.
 
     Attributes:
-        client: bound to the tracking URI; MLflow's global state is neither read nor changed.
-        experiment_id: the experiment named like the benchmark.
-        run_id: the benchmark's run.
-        dataset: input of all its runs.
+        client: A client bound to the tracking URI. MLflow's global state is neither read nor changed.
+        experiment_id: The experiment named like the benchmark.
+        run_id: The benchmark's run.
+        dataset: Input of all its runs.
     """
 
     client: MlflowClient
@@ -94,15 +99,15 @@ class Tracker:
         dataset: Dataset,
         tracking_uri: str | None = None,
     ) -> Tracker:
-        """Begin a benchmark's run, or go on with it.
+        """Begin a benchmark's run, or continue it.
 
         Args:
-            workspace: holds the database and the artifacts, unless there is a ``tracking_uri``.
-            name: of the benchmark, and so of its experiment.
-            digest: hex digits that change with anything the benchmark's result depends on.
-            params: settings, possibly nested.
-            dataset: what it runs on.
-            tracking_uri: of a server, which keeps its artifacts where it wants.
+            workspace: Folder of the database and the artifacts, unless there is a ``tracking_uri``.
+            name: Name of the benchmark, and so of its experiment.
+            digest: Hex digits that change with anything the benchmark's result depends on.
+            params: Settings, possibly nested.
+            dataset: What it runs on.
+            tracking_uri: Address of a server, which keeps artifacts where it is set up to.
         """
         client = MlflowClient(tracking_uri or embedded_uri(workspace))
         experiment = client.get_experiment_by_name(name)
@@ -120,35 +125,33 @@ class Tracker:
         return tracker
 
     def log_cell(self, cell: Cell) -> str:
-        """Keep a cell under the benchmark's run, unless it is there already; returns its run's id.
+        """Log a cell under the benchmark's run, unless it is there already, and return its run's id.
 
         Raises:
-            ValueError: two of its scores, qualities, figures and curves have the same name.
+            ValueError: If two of its scores, qualities, diagnostics and curves have the same name.
         """
         scores = cell.scores.mean() if cell.scores else {}
-        figures = cell.numbers()
-        texts = {name: text for name, text in cell.figures.items() if name not in figures}
-        final = {**scores, **cell.quality, **figures, "seconds": cell.seconds}
-        named = Counter([*scores, *cell.quality, *figures, "seconds", *cell.curves])
-        if clash := sorted(name for name, count in named.items() if count > 1):
+        diagnostics = cell.numeric_diagnostics()
+        texts = {name: text for name, text in cell.diagnostics.items() if name not in diagnostics}
+        final = {**scores, **cell.quality, **diagnostics, "seconds": cell.seconds}
+        counts = Counter([*scores, *cell.quality, *diagnostics, "seconds", *cell.curves])
+        if clash := sorted(name for name, count in counts.items() if count > 1):
             raise ValueError(
-                f"curves, figures and final metrics must be named differently: {', '.join(clash)}"
+                f"curves, diagnostics and final metrics must be named differently: {', '.join(clash)}"
             )
-        about = {"tokenizer": cell.tokenizer, "retriever": cell.retriever, "seed": cell.seed}
         tags = {KIND_TAG: "cell", DIGEST_TAG: cell.digest, PARENT_TAG: self.run_id}
-        names = {f"gritrec.{what}": str(name) for what, name in about.items()}
+        names = {f"gritrec.{what}": str(value) for what, value in cell.name._asdict().items()}
         for run in _search(self.client, self.experiment_id, tags):
-            # Not in the search itself: it has no way to write a name with quotation marks.
+            # Not part of the search, whose syntax cannot express a name with quotation marks.
             if not names.items() <= run.data.tags.items():
                 continue
             if run.info.status == "FINISHED":
                 return str(run.info.run_id)
             self.client.delete_run(run.info.run_id)
 
-        name = f"{cell.tokenizer} · {cell.retriever} · seed {cell.seed}"
-        run = self.client.create_run(self.experiment_id, tags={**tags, **names}, run_name=name)
+        run = self.client.create_run(self.experiment_id, tags={**tags, **names}, run_name=str(cell.name))
         run_id = str(run.info.run_id)
-        self._log_settings(run, {**_flat({**cell.params, "figures": texts}), **about})
+        self._log_settings(run, {**_flat({**cell.params, "diagnostics": texts}), **cell.name._asdict()})
         now = int(time.time() * 1000)
         points = {**{name: [(0, value)] for name, value in final.items()}, **cell.curves}
         metrics = [Metric(key, value, now, step) for key, curve in points.items() for step, value in curve]
@@ -161,28 +164,36 @@ class Tracker:
         self.client.set_terminated(run_id)
         return run_id
 
-    def close(self, results: Results) -> None:
-        """Keep the benchmark's tables, chart, page and verdicts in its run, and end it."""
-        self._log_table(results.tokenizer_records(), "tokenizers.json")
+    def close(self, results: Results, report: Path) -> None:
+        """Log the benchmark's tables, chart, report and verdicts, and end its run.
+
+        Args:
+            results: The results.
+            report: Folder of the report, whose files are logged as they are.
+        """
+        if results.tokenizers:
+            self._log_table(results.tokenizer_records(), "tokenizers.json")
         if results.rows:
-            self._log_table(results.score_records(), "results.json")
-            self._log_table(results.significance_records(), "significance.json")
+            self._log_table(results.score_records(), "scores.json")
+            if records := results.significance_records():
+                self._log_table(records, "significance.json")
             self.client.log_figure(
                 self.run_id, score_chart(results), "scores.html", save_kwargs={"include_plotlyjs": True}
             )
             self.client.set_tag(self.run_id, "gritrec.metric", results.metric)
             self.client.set_tag(self.run_id, "gritrec.reference", results.reference)
-        self.client.log_text(self.run_id, html_report(results), "report.html")
+        for file in ("report.html", RESULTS_FILE):
+            self.client.log_artifact(self.run_id, str(report / file))
         # MLflow shows this tag as the run's description.
         self.client.set_tag(self.run_id, "mlflow.note.content", "\n\n".join(verdicts(results)))
         self.client.set_terminated(self.run_id)
 
     def fail(self) -> None:
-        """Mark the benchmark's run as failed, until it is opened again."""
+        """Mark the benchmark's run as failed until it is opened again."""
         self.client.set_terminated(self.run_id, "FAILED")
 
     def _log_settings(self, run: Run, params: Mapping[str, Any]) -> None:
-        """Parameters that the run lacks (MLflow refuses to change one), and the dataset."""
+        """Log the dataset, and the parameters that the run lacks: MLflow refuses to change one."""
         lacking = [Param(k, str(v)) for k, v in params.items() if k not in run.data.params]
         for batch in _batches(lacking, _PARAMS_PER_BATCH):
             self.client.log_batch(run.info.run_id, params=batch)
@@ -196,21 +207,22 @@ class Tracker:
         self.client.log_inputs(run.info.run_id, [DatasetInput(data)])
 
     def _log_table(self, records: Sequence[Mapping[str, Any]], file: str) -> None:
-        # log_table would append to what an earlier close has left.
+        """Log records as a table, in place of an earlier one."""
+        # log_table alone would append to what an earlier close has left.
         uri = self.client.get_run(self.run_id).info.artifact_uri
         get_artifact_repository(uri, tracking_uri=self.client.tracking_uri).delete_artifacts(file)
-        columns = {name: [record[name] for record in records] for name in (records[0] if records else ())}
+        columns = {name: [record[name] for record in records] for name in records[0]}
         self.client.log_table(self.run_id, columns, file)
 
 
 def _search(client: MlflowClient, experiment_id: str, tags: Mapping[str, str]) -> list[Run]:
-    """The runs that carry all these tags and are not deleted."""
+    """Return the runs that carry all these tags and are not deleted."""
     wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
     return list(client.search_runs([experiment_id], wanted))
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` → ``{"a.b": 1}``."""
+    """Return nested parameters with dotted names: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
     flat: dict[str, Any] = {}
     for name, value in params.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
@@ -218,5 +230,6 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield parts of at most ``size`` values."""
     for start in range(0, len(values), size):
         yield values[start : start + size]

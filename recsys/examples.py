@@ -13,8 +13,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+from semantic_ids.types import Floats, Ints
 
 SPLITS = ("train", "valid", "test")
 """What examples serve for: to learn from, to choose by, and to report on."""

@@ -11,8 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.examples import SPLITS, Examples, Floats, Ints, QueryTexts, Ragged
+from recsys.examples import SPLITS, Examples, QueryTexts, Ragged
 from recsys.texts.item_texts import read_texts, write_texts
+from semantic_ids.files import atomic_write
+from semantic_ids.types import Floats, Ints
 
 if TYPE_CHECKING:
     import polars as pl
@@ -166,9 +168,8 @@ def write_sequences(sequences: Sequences, path: str | Path) -> None:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    pq.write_table(table, unfinished)
-    unfinished.replace(path)
+    with atomic_write(path) as partial:
+        pq.write_table(table, partial)
 
 
 def read_sequences(path: str | Path) -> Sequences:

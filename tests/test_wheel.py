@@ -114,7 +114,7 @@ def test_the_command_shows_help_and_lists_what_the_wheel_brings(site: Path, tmp_
 def test_a_benchmark_file_of_the_wheel_is_read_far_from_the_repository(site: Path, tmp_path: Path) -> None:
     script = """
 import pathlib, pipelines
-from pipelines.config.benchmark import load_config
+from pipelines.config.loading import load_config
 print(load_config(pathlib.Path(pipelines.__file__).with_name("experiments") / "demo.yaml").name)
 """
     assert run(sys.executable, "-c", script, cwd=tmp_path, site=site).strip() == "demo"

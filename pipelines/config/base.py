@@ -1,18 +1,24 @@
-"""What all parts of a benchmark file have in common."""
+"""What all sections of a benchmark file share: strict keys, and arguments checked against a signature."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
-from semantic_ids.choices import check_arguments, nearest_name
+from semantic_ids.choices import check_arguments
+from semantic_ids.plugins import nearest_name
+
+
+class ConfigError(ValueError):
+    """A benchmark file or ``--set`` cannot be used. The message says what to change."""
 
 
 class Section(BaseModel):
-    """A part of a benchmark file."""
+    """A part of a benchmark file. An unknown key is an error that suggests the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,30 +34,42 @@ class Section(BaseModel):
 def checked_arguments(
     what: str, function: Callable[..., Any], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments as their annotations want them: YAML reads ``1e-3`` as text, for one.
+    """Convert arguments to the types that a function's annotations ask for.
+
+    YAML reads ``1e-3`` as text, for example. Where a parameter takes a dataclass, a mapping becomes one.
+
+    Args:
+        what: What takes the arguments, for messages, such as ``retriever 'tiger'``.
+        function: Function or class that is going to be called.
+        arguments: Values as they were read from a file.
 
     Raises:
-        ValueError: names the first argument that is unknown or not of its type.
+        ValueError: If an argument is unknown or has the wrong type. The message names the first one.
     """
     check_arguments(what, function, arguments)
-    hints = parameter_types(function.__init__ if inspect.isclass(function) else function)
+    types = parameter_types(function.__init__ if inspect.isclass(function) else function)
     checked = {}
     for name, value in arguments.items():
+        kind = types.get(name, Any)
+        group = next((part for part in get_args(kind) if dataclasses.is_dataclass(part)), None)
+        if isinstance(group, type) and isinstance(value, Mapping):
+            checked[name] = group(**checked_arguments(f"{name} of {what.partition(' ')[2]}", group, value))
+            continue
         try:
-            checked[name] = TypeAdapter(hints.get(name, Any)).validate_python(value)
+            checked[name] = TypeAdapter(kind).validate_python(value)
         except ValidationError as error:
             raise ValueError(f"{what} cannot have {name} = {value!r}: {error.errors()[0]['msg']}") from error
     return checked
 
 
 def parameter_types(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotation of each parameter; what is returned may be known to type checkers only."""
-    given = {
+    """Return the annotation of each parameter. That of the result is ignored: only type checkers need it."""
+    annotations = {
         name: kind for name, kind in getattr(function, "__annotations__", {}).items() if name != "return"
     }
-    if not given:  # nothing to look up, as in a class without a constructor of its own
+    if not annotations:  # a class without a constructor of its own has nothing to look up
         return {}
-    # Names in annotations are looked up in the module of what is asked, here of a class made for it.
+    # get_type_hints looks names up in the module of what it is given, so it is given a class of that module.
     return get_type_hints(
-        type("Parameters", (), {"__annotations__": given, "__module__": function.__module__})
+        type("Parameters", (), {"__annotations__": annotations, "__module__": function.__module__})
     )

@@ -1,4 +1,4 @@
-"""What a benchmark file may say of its corpus: which reader, where the files are, and how to read them."""
+"""The section ``data`` of a benchmark file: which reader, which files, and how to read them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from pipelines.config.base import Section, checked_arguments, parameter_types
-from recsys.datasets.readers import READERS, SEARCH, reader
+from recsys.datasets.readers import READERS, is_search
 
 
 class ShopConfig(Section):
-    """A made-up shop in place of a corpus' own files, written as its owner publishes it.
+    """A made-up shop in place of a corpus' own files, written in the format of their owner.
 
     Attributes:
-        users, items: how many are made up, before anything is filtered.
-        seed: of the world behind them.
-        signal: which share of what shoppers do follows its habits; the rest is by chance.
+        users: Number of users before anything is filtered.
+        items: Number of items before anything is filtered.
+        seed: Seed of everything that is made up.
+        signal: Share of what shoppers do that follows their habits; the rest is random.
     """
 
     users: int = Field(2000, ge=10)
@@ -31,14 +32,15 @@ class ShopConfig(Section):
 class DataConfig(Section):
     """The corpus: the files of a folder, or a made-up shop.
 
-    All other keys are the reader's own: its files, by their names in the folder, and its options.
+    All other keys of the section belong to the reader: its files, by their names in the folder, and its
+    options.
 
     Attributes:
-        reader: a name of :data:`recsys.datasets.readers.READERS`.
-        raw: the folder that holds the files.
-        shop: in place of files.
-        files: parameter of the reader → name of the file.
-        options: all others of its parameters.
+        reader: A name in :data:`recsys.datasets.readers.READERS`, or ``module:function``.
+        raw: Folder of the files.
+        shop: A made-up shop in place of files.
+        files: Parameter of the reader to the name of the file.
+        options: All other parameters of the reader.
     """
 
     reader: str
@@ -49,26 +51,26 @@ class DataConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _sorted_by_the_reader(cls, values: Any) -> Any:
-        """Everything flat, as it stands in the file → files and options."""
+    def _sort_by_signature(cls, values: Any) -> Any:
+        """Sort the flat keys of the file into files and options, by the reader's signature."""
         if not isinstance(values, dict):
             return values
-        if not isinstance(values.get("reader"), str):
-            raise ValueError(f"give a reader: {', '.join(READERS)}, or module:function of your own")
-        read = reader(values["reader"])
+        name = values.get("reader")
+        if not isinstance(name, str):
+            raise ValueError(f"give a reader: {', '.join(READERS.names())}, or module:function of your own")
+        read = READERS.load(name)
         own = {key: value for key, value in values.items() if key not in ("reader", "raw", "shop")}
-        checked = checked_arguments(f"reader {values['reader']!r}", read, own)
-        files = _file_parameters(values["reader"], read)
-        parameters = inspect.signature(read).parameters
+        checked = checked_arguments(f"reader {name!r}", read, own)
+        files = _file_parameters(name, read)
         known = {
-            name: checked.get(name, parameter.default)
-            for name, parameter in parameters.items()
-            if name in checked or parameter.default is not parameter.empty
+            key: checked.get(key, parameter.default)
+            for key, parameter in inspect.signature(read).parameters.items()
+            if key in checked or parameter.default is not parameter.empty
         }
         return {
             **{key: values[key] for key in ("reader", "raw", "shop") if key in values},
-            "files": {name: str(value) for name, value in known.items() if name in files and value},
-            "options": {name: value for name, value in known.items() if name not in files},
+            "files": {key: str(value) for key, value in known.items() if key in files and value},
+            "options": {key: value for key, value in known.items() if key not in files},
         }
 
     @model_validator(mode="after")
@@ -78,11 +80,11 @@ class DataConfig(Section):
         if self.raw and self.shop:
             whole = f"--set 'data={{reader: {self.reader}, shop: {{}}}}'"
             raise ValueError(f"give either raw or shop, not both; {whole} makes a shop of it")
-        if self.shop and self.reader not in READERS:
+        if self.shop and self.reader not in READERS.builtin:
             raise ValueError(f"no shop can be made up for reader {self.reader!r}; give raw")
         if self.shop and self.files:
             raise ValueError(f"a made-up shop has files of its own; leave out {', '.join(self.files)}")
-        needed = _file_parameters(self.reader, reader(self.reader))
+        needed = _file_parameters(self.reader, READERS.load(self.reader))
         lacking = [name for name in needed if needed[name] and name not in self.files]
         if self.raw and lacking:
             raise ValueError(
@@ -92,15 +94,15 @@ class DataConfig(Section):
 
     @property
     def is_search(self) -> bool:
-        """Whether queries are to be answered; else the next item is asked for."""
-        return self.reader in SEARCH
+        """Whether queries are to be answered; if not, the next item is to be predicted."""
+        return is_search(READERS.load(self.reader))
 
 
 def _file_parameters(name: str, read: Callable[..., Any]) -> dict[str, bool]:
-    """Those of a reader that take a file, and whether it must be given.
+    """Return the parameters of a reader that take a file, and whether each must be given.
 
     Raises:
-        ValueError: a parameter is of a kind that a benchmark file cannot give.
+        ValueError: If a parameter is of a kind that a benchmark file cannot give.
     """
     kinds = parameter_types(read)
     files = {}

@@ -1,4 +1,4 @@
-"""A benchmark's pictures: scores and differences, how codes are used, and what they tell of categories."""
+"""Charts: scores and differences, use of codes while fitting, and categories of codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pipelines.report.formatting import decimal, metric_label
+from pipelines.report.formatting import decimal
 from pipelines.results.summary import Results, Row, TokenizerRow
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
@@ -19,7 +19,7 @@ COLOURS = {
     "worse": "#d55e00",
     "no evidence": "#8fb8de",
     "reference": "#444c56",
-    "floor": "#c3c8ce",
+    "baseline": "#c3c8ce",
 }
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DASHES = ("solid", "dot", "dash", "dashdot")
@@ -28,20 +28,19 @@ _MOST_CATEGORIES = 12
 
 
 def score_chart(results: Results) -> go.Figure:
-    """Bars of the main metric, and beside them each tokenizer's difference to the reference.
+    """Return bars of the main metric, and right of them each tokenizer's difference to the reference.
 
-    Whiskers are 95 % intervals: left of the mean over queries, right of the paired difference.
+    Error bars are 95 % intervals: on the left of the mean over queries, on the right of the paired difference.
     """
-    label = metric_label(results.metric)
     figure = make_subplots(
         cols=2,
         shared_yaxes=True,
         horizontal_spacing=0.03,
-        subplot_titles=(label, f"Difference to {results.reference}"),
+        subplot_titles=(results.label, f"Difference to {results.reference}"),
     )
-    # The axis takes its order from the first trace, so that is the one that holds every row.
-    whiskers = [(row.means[results.metric], row.low, row.high) for row in results.rows]
-    figure.add_scatter(**_points(results.rows, whiskers), marker_opacity=0, hoverinfo="skip", row=1, col=1)
+    # The axis takes its order from the first trace, so the first one holds every row.
+    intervals = [(row.means[results.metric], *row.interval) for row in results.rows]
+    figure.add_scatter(**_points(results.rows, intervals), marker_opacity=0, hoverinfo="skip", row=1, col=1)
     for verdict in dict.fromkeys(row.verdict for row in results.rows):
         rows = [row for row in results.rows if row.verdict == verdict]
         means = [row.means[results.metric] for row in rows]
@@ -78,19 +77,19 @@ def score_chart(results: Results) -> go.Figure:
 
 
 def _places(rows: Sequence[Row]) -> list[list[str]]:
-    """Two levels of a category axis: retrievers, and tokenizers within them."""
+    """Return the two levels of a category axis: retrievers, and tokenizers within them."""
     return [[row.retriever for row in rows], [row.tokenizer for row in rows]]
 
 
 def _points(rows: Sequence[Row], intervals: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
-    """Points with error bars, from ``(value, low, high)`` for each row."""
+    """Return the arguments of a scatter with error bars, from ``(value, low, high)`` of each row."""
     values, lows, highs = np.array(intervals).reshape(-1, 3).T
     error = {"array": highs - values, "arrayminus": values - lows, "color": "#1f2328", "thickness": 1.5}
     return {"x": values, "y": _places(rows), "mode": "markers", "showlegend": False, "error_x": error}
 
 
 def usage_curves(tokenizers: Sequence[TokenizerRow]) -> go.Figure | None:
-    """Utilization and dead codes of each level over the fitting; None if no tokenizer reported them."""
+    """Return utilization and dead codes of each level over the fit; None if no tokenizer reported them."""
     usage = [_usage(row) for row in tokenizers]
     levels = max((level for found in usage for _, level in found), default=0)
     if not levels:
@@ -133,16 +132,16 @@ def usage_curves(tokenizers: Sequence[TokenizerRow]) -> go.Figure | None:
 
 
 def _usage(row: TokenizerRow) -> dict[tuple[str, int], Sequence[tuple[int, float]]]:
-    """``("utilization", 1)`` and so on → its curve."""
+    """Return the curves of a tokenizer by measure and level, such as ``("utilization", 1)``."""
     found = {name: re.fullmatch(r"tokenize_(utilization|dead_codes)_(\d+)", name) for name in row.curves}
     return {(match[1], int(match[2])): row.curves[name] for name, match in found.items() if match}
 
 
 def category_maps(tokenizers: Sequence[TokenizerRow]) -> go.Figure | None:
-    """For each tokenizer the categories of the items of each code of its first level.
+    """Return a map of the categories of each first-level code's items, for each tokenizer.
 
-    Codes stand by their commonest category, the purest of each first. None if there is no code of
-    several items of known category.
+    Codes are sorted by their most common category, the purest first. None if no code has several items of
+    known category.
     """
     shown = {
         row.tokenizer: row.code_categories
@@ -155,14 +154,14 @@ def category_maps(tokenizers: Sequence[TokenizerRow]) -> go.Figure | None:
     gap, each = 50, 40 + 18 * len(names)
     height = 80 + len(shown) * each + (len(shown) - 1) * gap
     figure = make_subplots(rows=len(shown), cols=1, vertical_spacing=gap / height, subplot_titles=list(shown))
-    for row, about in enumerate(shown.values(), start=1):
-        counts = np.array(about.counts)
+    for row, divided in enumerate(shown.values(), start=1):
+        counts = np.array(divided.counts)
         shares = counts / counts.sum(axis=1, keepdims=True)
         order = np.lexsort((-shares.max(axis=1), shares.argmax(axis=1)))
         figure.add_heatmap(
-            # Whole per cent in a byte each: a page holds many of these.
+            # Whole per cent take a byte each: a page holds many of them.
             z=np.round(100 * shares[order, : len(names)].T).astype(np.uint8),
-            x=[str(about.codes[place]) for place in order],
+            x=[str(divided.codes[place]) for place in order],
             y=names,
             coloraxis="coloraxis",
             hovertemplate="code %{x}: %{z} % %{y}<extra></extra>",

@@ -1,38 +1,40 @@
-"""A benchmark's results in sentences: what is best, and whether that is real."""
+"""Results in sentences: which method is the best, and whether the difference is real."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.report.formatting import decimal, interval, metric_label, p_value
+from pipelines.report.formatting import decimal, interval, p_value
 from pipelines.results.summary import Results, Row
-from recsys.evaluation.significance import ALPHA, Comparison
+from recsys.evaluation.hypothesis_tests import TESTS, TestResult
+from recsys.evaluation.significance import Comparison
 
 _FEW_SEEDS = "With fewer than three seeds, luck in training is not ruled out."
 
 
 def verdicts(results: Results) -> list[str]:
-    """One sentence for each retriever on which tokenizer is best and whether that is real.
+    """Return one sentence for each retriever: which tokenizer is the best, and whether that is real.
 
-    Further sentences: whether the best under each retriever beats the best floor; which tests disagree with
-    the one that verdicts go by; and which tokenizers' codes are one table for all seeds.
+    Further sentences tell whether the best tokenizer under each retriever beats the best baseline, which
+    tests disagree with the one that verdicts go by, and which tokenizers have one table of codes for all
+    seeds.
     """
     if not results.rows:
         return ["Semantic IDs alone were compared, with no retriever: how well they recommend is not known."]
     groups = results.by_retriever()
-    several = {row.tokenizer for rows in groups.values() for row in rows}
-    sentences = [_verdict(results, retriever, rows) for retriever, rows in groups.items() if len(several) > 1]
-    floors = results.floors()
+    several = len({row.tokenizer for rows in groups.values() for row in rows}) > 1
+    sentences = [_verdict(results, retriever, rows) for retriever, rows in groups.items() if several]
+    baselines = results.baselines()
     if not groups:
-        label, score = metric_label(results.metric), decimal(floors[0].means[results.metric])
+        score = decimal(baselines[0].means[results.metric])
         sentences.append(
-            f"No retriever that uses semantic IDs was run; the best floor is {floors[0].retriever} "
-            f"({label} {score})."
+            f"No retriever that uses semantic IDs was run; the best baseline is {baselines[0].retriever} "
+            f"({results.label} {score})."
         )
     sentences += [
-        _against_floor(results.metric, rows[0], floors[0].retriever, rows[0].to_floor)
+        _against_baseline(results.label, rows[0], baselines[0].retriever, rows[0].to_baseline)
         for rows in groups.values()
-        if rows[0].to_floor
+        if rows[0].to_baseline
     ]
     if dissent := _dissent(results):
         sentences.append(f"Not all tests agree with the t-test, by which verdicts go: {'; '.join(dissent)}.")
@@ -45,8 +47,9 @@ def verdicts(results: Results) -> list[str]:
 
 
 def _verdict(results: Results, retriever: str, rows: Sequence[Row]) -> str:
+    """Return the sentence on the best tokenizer under a retriever."""
     best, test = rows[0].tokenizer, rows[0].to_next
-    label, score = metric_label(results.metric), decimal(rows[0].means[results.metric])
+    label, score = results.label, decimal(rows[0].means[results.metric])
     if test is None:
         return f"{best} has {label} {score} with {retriever}; there is no tokenizer to compare it with."
     lead = (
@@ -70,53 +73,63 @@ def _verdict(results: Results, retriever: str, rows: Sequence[Row]) -> str:
     )
 
 
-def _against_floor(metric: str, best: Row, floor: str, test: Comparison) -> str:
+def _against_baseline(label: str, best: Row, baseline: str, test: Comparison) -> str:
+    """Return the sentence on the best tokenizer under a retriever and the best baseline."""
     trained = ", as trained here," if best.seeds < 3 else ""
-    found = {
-        "better": f"beats the best floor, {floor}",
-        "worse": f"does not beat the best floor, {floor}, but is worse",
-        "no evidence": f"does not beat the best floor, {floor}, beyond chance",
+    outcome = {
+        "better": f"beats the best baseline, {baseline}",
+        "worse": f"does not beat the best baseline, {baseline}, but is worse",
+        "no evidence": f"does not beat the best baseline, {baseline}, beyond chance",
     }[test.verdict]
     return (
-        f"{best.tokenizer} with {best.retriever}{trained} {found}: {metric_label(metric)} "
+        f"{best.tokenizer} with {best.retriever}{trained} {outcome}: {label} "
         f"{decimal(test.mean_b)} against {decimal(test.mean_a)} ({decimal(test.difference, sign=True)}, "
         f"95 % CI {interval(test.low, test.high)}, {_p_values(test)})."
     )
 
 
 def _p_values(test: Comparison) -> str:
-    p = f"{_p_is(test.p_adjusted)} after Holm"
-    return p if test.p_seeds is None else f"{p}, {_p_is(test.p_seeds)} over seeds"
+    """Return the p values that a verdict goes by, in words."""
+    parts = []
+    for name, result in test.tests.items():
+        if TESTS[name].decides and result.p_adjusted is not None:
+            parts.append(f"{_p_is(result.p_adjusted)} after Holm")
+        elif TESTS[name].decides and result.p is not None:
+            parts.append(f"{_p_is(result.p)} over {TESTS[name].label}")
+    return ", ".join(parts)
 
 
 def _p_is(value: float) -> str:
+    """Return ``p = .016`` or ``p < .001``."""
     return f"p = {p_value(value)}".replace("= <", "< ")
 
 
 def _dissent(results: Results) -> list[str]:
-    """Each comparison on which a test disagrees with the t-test, and what that test found."""
-    told = [
+    """Return each comparison on which a test disagrees with the t-test, and what that test found."""
+    comparisons = [
         (f"{row.tokenizer} against {results.reference} with {row.retriever}", row.comparison)
         for row in results.rows
     ]
     for best, *others in results.by_retriever().values():
         if others and results.reference not in (best.tokenizer, others[0].tokenizer):
-            told.append(
+            comparisons.append(
                 (f"{best.tokenizer} against {others[0].tokenizer} with {best.retriever}", best.to_next)
             )
-        told.append((f"{best.tokenizer} with {best.retriever} against the best floor", best.to_floor))
+        comparisons.append(
+            (f"{best.tokenizer} with {best.retriever} against the best baseline", best.to_baseline)
+        )
     return [
-        f"{what} ({', '.join(_found(name, test) for name in test.dissent)})"
-        for what, test in told
+        f"{what} ({', '.join(_finding(name, test.tests[name], test) for name in test.dissent)})"
+        for what, test in comparisons
         if test and test.dissent
     ]
 
 
-def _found(name: str, test: Comparison) -> str:
-    """What the test of that name found."""
-    if name == "bootstrap":
-        return f"bootstrap {interval(test.boot_low, test.boot_high)}"
-    if name == "permutation":
-        return f"permutation {_p_is(test.p_permutation)}"
-    opposite = test.p_wilcoxon < ALPHA and test.rank_effect * test.difference < 0
-    return f"Wilcoxon {_p_is(test.p_wilcoxon)}{', the other way round' if opposite else ''}"
+def _finding(name: str, result: TestResult, test: Comparison) -> str:
+    """Return what one test found, in words."""
+    label = TESTS[name].label
+    if result.low is not None and result.high is not None:
+        return f"{label} {interval(result.low, result.high)}"
+    p = result.p if result.p_adjusted is None else result.p_adjusted
+    opposite = result.verdict != "no evidence" and result.effect * test.difference < 0
+    return f"{label} {_p_is(1.0 if p is None else p)}{', the other way round' if opposite else ''}"

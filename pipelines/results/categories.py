@@ -1,4 +1,4 @@
-"""The items' categories, and how the first codes of their IDs divide them."""
+"""Categories of items, and how the first codes of their semantic IDs divide them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Self
 
 import numpy as np
 
-from semantic_ids.ids import Ints
+from semantic_ids.types import Ints
 
 _MOST_CODES = 256
 
 
 def read_categories(corpus: Path) -> tuple[list[str], Ints]:
-    """The categories of an ``ingest`` folder.
+    """Return the categories of the items in an ``ingest`` folder.
 
     Returns:
-        Their C names, that of the most items first, and ``(N,)`` int64: each item's place among the
-        names, −1 for an item without a category.
+        The names of C categories, the largest first; and ``(N,)`` int64, each item's position among the
+        names, -1 for an item without a category.
     """
     of_item: list[str | None] = json.loads((corpus / "categories.json").read_text())
     found, counts = np.unique([name for name in of_item if name], return_counts=True)
@@ -30,13 +30,13 @@ def read_categories(corpus: Path) -> tuple[list[str], Ints]:
 
 @dataclass(frozen=True)
 class CodeCategories:
-    """Which categories the items of each code of the first level are of.
+    """The categories of the items of each first-level code.
 
     Attributes:
-        categories: C names, that of the most items first.
-        codes: those that the most items use, these first; 256 at the most. A code of a single item is
-            left out: it could not but be of one category.
-        counts: for each code C numbers of items.
+        categories: Names of C categories, the largest first.
+        codes: At most 256 codes, those with the most items first. Codes of a single item are left out,
+            because they have one category in any case.
+        counts: For each code the number of its items in each of the C categories.
     """
 
     categories: list[str]
@@ -45,11 +45,12 @@ class CodeCategories:
 
     @classmethod
     def of(cls, codes: Ints, categories: Ints, names: list[str]) -> Self:
-        """Count.
+        """Count the categories of each code's items.
 
         Args:
-            codes: ``(N,)`` int64, each item's first.
-            categories, names: as of :func:`read_categories`.
+            codes: ``(N,)`` int64, the first code of each item.
+            categories: ``(N,)`` int64, as :func:`read_categories` returns them.
+            names: Names of the categories.
         """
         known = categories >= 0
         used, counts = np.unique(codes[known], return_counts=True)
@@ -65,10 +66,10 @@ class CodeCategories:
         )
 
     def write(self, path: Path) -> None:
-        """Write JSON."""
+        """Write a JSON file."""
         path.write_text(json.dumps(asdict(self)) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what :meth:`write` wrote."""
+        """Return what :meth:`write` wrote."""
         return cls(**json.loads(path.read_text()))

@@ -1,4 +1,4 @@
-"""Reads back what the stages wrote: cells for MLflow, and the results of the whole benchmark."""
+"""Read back what the stages of a cell wrote, and the results of a whole benchmark."""
 
 from __future__ import annotations
 
@@ -7,97 +7,110 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from pipelines.results.categories import CodeCategories
-from pipelines.results.summary import Cell, Dataset, Results, summarise
+from pipelines.results.cell import Cell, CellIds, CellName, Dataset
+from pipelines.results.summary import Results
 from recsys.evaluation.scores import QueryScores
-from semantic_ids.collisions import Collisions
+from semantic_ids.files import atomic_write
+
+RESULTS_FILE = "results.json"
 
 
 def read_dataset(title: str, corpus: Path) -> Dataset:
-    """What an ``ingest`` folder holds."""
-    about = json.loads((corpus / "corpus.json").read_text())
-    counts = {name: about.get(name, 0) for name in ("users", "items", "interactions", "queries")}
-    counts["malformed lines left out"] = about["skipped_lines"]
-    counts |= {name.replace("_", " "): count for name, count in about["notes"].items()}
+    """Return what the folder of an ``ingest`` step holds.
+
+    Args:
+        title: Name of the benchmark.
+        corpus: The folder.
+    """
+    facts = json.loads((corpus / "corpus.json").read_text())
+    counts = {name: facts.get(name, 0) for name in ("users", "items", "interactions", "queries")}
+    counts["malformed lines left out"] = facts["skipped_lines"]
+    counts |= {name.replace("_", " "): count for name, count in facts["notes"].items()}
     config = _manifest(corpus)["config"]
     source = f"made-up shop, as {config['reader']}" if config["shop"] else config["reader"]
     shown = {name: count for name, count in counts.items() if count}
-    return Dataset(title, about["digest"], source, shown)
+    return Dataset(title, facts["digest"], source, shown)
 
 
-def read_cell(names: tuple[str, str, int], folders: Mapping[str, Path]) -> Cell:
-    """One cell.
+def read_cell(name: CellName, folders: Mapping[str, Path]) -> Cell:
+    """Return one cell.
 
     Args:
-        names: tokenizer, retriever and seed.
-        folders: of its stages in their order: ``tokenize``, ``fit`` and ``score``, the first or the
-            last two alone.
+        name: Tokenizer, retriever and seed.
+        folders: Stage to folder, in their order: ``tokenize``, ``fit`` and ``score``, or only the first, or
+            only the last two.
     """
     manifests = {stage: _manifest(folder) for stage, folder in folders.items()}
-    quality: dict[str, float] = {}
-    figures: dict[str, Any] = {}
+    ids = scores = None
+    diagnostics: dict[str, Any] = {}
     curves: dict[str, list[tuple[int, float]]] = {}
-    code_categories = scores = None
-    ids_digest = ""
-    collisions: Collisions = "shared"
     for stage, folder in folders.items():
-        if stage == "tokenize":
-            quality = json.loads((folder / "quality.json").read_text())
-            code_categories = CodeCategories.read(folder / "code_categories.json")
-            ids_digest = manifests[stage]["digest"]
-            collisions = manifests[stage]["config"]["collisions"]
         if stage == "score":
             scores = QueryScores.read(folder / "scores.parquet")
-            figures = json.loads((folder / "retriever.json").read_text())
-        else:
-            curves |= {f"{stage}_{name}": c for name, c in _curves(folder / "curves.jsonl").items()}
-    tokenizer, retriever, seed = names
+            diagnostics = json.loads((folder / "retriever.json").read_text())
+            continue
+        if stage == "tokenize":
+            ids = CellIds(
+                digest=manifests[stage]["digest"],
+                quality=json.loads((folder / "quality.json").read_text()),
+                collisions=manifests[stage]["config"]["collisions"],
+                code_categories=CodeCategories.read(folder / "code_categories.json"),
+            )
+        curves |= {f"{stage}_{metric}": c for metric, c in _curves(folder / "curves.jsonl").items()}
     return Cell(
-        tokenizer=tokenizer,
-        retriever=retriever,
-        seed=seed,
+        name=name,
+        ids=ids,
         scores=scores,
-        quality=quality,
         seconds=sum(manifest["seconds"] for manifest in manifests.values()),
         digest=[*manifests.values()][-1]["digest"],
         curves=curves,
         params={stage: manifest["config"] for stage, manifest in manifests.items()},
-        code_categories=code_categories,
-        ids_digest=ids_digest,
-        collisions=collisions,
-        figures=figures,
+        diagnostics=diagnostics,
     )
 
 
-def read_results(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> Results:
-    """The benchmark's table, from the configuration and the inputs of its ``report`` step."""
+def read_cells(names: list[tuple[str, str, int]], inputs: Mapping[str, Path]) -> list[Cell]:
+    """Return all cells of a benchmark from the inputs of its report step.
+
+    Args:
+        names: Tokenizer, retriever and seed of each cell.
+        inputs: ``<number of the cell>.<stage>`` to folder.
+    """
     cells = []
-    for number, names in enumerate(config["cells"]):
+    for number, name in enumerate(names):
         prefix = f"{number}."
         folders = {key.removeprefix(prefix): path for key, path in inputs.items() if key.startswith(prefix)}
-        cells.append(read_cell(tuple(names), folders))
-    evaluation = config["evaluation"]
-    dataset = read_dataset(config["title"], inputs["corpus"])
-    seen = "left out" if evaluation["exclude_seen"] else "kept"
-    asked = "the corpus' own test queries" if "queries" in dataset.counts else "leave-one-out"
-    least = evaluation["relevant_gain"]
-    relevant = f", answers relevant from a gain of {least:g} on" if least else ""
-    return summarise(
-        config["title"],
-        dataset,
-        f"{asked}, full catalogue, items of a user's own history {seen}{relevant}",
-        cells,
-        reference=evaluation["reference"],
-        metric=evaluation["metric"],
-    )
+        cells.append(read_cell(CellName(*name), folders))
+    return cells
+
+
+def write_results(results: Results, folder: Path) -> None:
+    """Write ``results.json`` into a folder."""
+    values = TypeAdapter(Results).dump_python(results)
+    with atomic_write(folder / RESULTS_FILE) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def read_results(folder: Path) -> Results:
+    """Return what :func:`write_results` wrote into a folder.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+    return TypeAdapter(Results).validate_python(json.loads((folder / RESULTS_FILE).read_text()))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a step's folder."""
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     return manifest
 
 
 def _curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return metric to curve from a file with a JSON object per step."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for line in path.read_text().splitlines():
         record = json.loads(line)

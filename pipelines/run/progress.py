@@ -1,58 +1,84 @@
-"""Says on the screen what is being done and how long it may take."""
+"""Show on the screen what is being done and how long it may take, and log metrics while fitting."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.status import Status
 
 CONSOLE = Console(stderr=True, highlight=False)
-"""Progress goes to standard error, results to standard output."""
+"""Progress goes to standard error, results go to standard output."""
 
 
 @dataclass(frozen=True)
-class _Announced:
-    what: str
+class _Announcement:
+    """What is being done since when, and where it is shown."""
+
+    title: str
     started: float
     status: Status
 
 
-_NOW: ContextVar[_Announced | None] = ContextVar("what is being done", default=None)
+_CURRENT: ContextVar[_Announcement | None] = ContextVar("current announcement", default=None)
 
 
 @contextmanager
-def announce(what: str) -> Iterator[None]:
-    """A spinner while the block runs, and a line with the time it took when it ends well."""
+def announce(title: str) -> Iterator[None]:
+    """Show a spinner while the block runs, and a line with its time when it succeeds."""
     started = time.monotonic()
-    with CONSOLE.status(what) as status:
-        token = _NOW.set(_Announced(what, started, status))
+    with CONSOLE.status(title) as status:
+        token = _CURRENT.set(_Announcement(title, started, status))
         try:
             yield
         finally:
-            _NOW.reset(token)
-    CONSOLE.print(f"  {what} [dim]{_clock(time.monotonic() - started)}[/dim]")
+            _CURRENT.reset(token)
+    CONSOLE.print(f"  {title} [dim]{_clock(time.monotonic() - started)}[/dim]")
 
 
 def progress(done: int, total: int | None = None, remark: str = "") -> None:
-    """Show how far the announced work is; nothing where none is announced.
+    """Show how far the announced work is; do nothing if none is announced.
 
     Args:
-        done: the amount done, at least 1.
-        total: the amount of all, if that is known.
-        remark: to stand behind.
+        done: Amount done, at least 1.
+        total: Amount in all, if it is known.
+        remark: Text to add.
     """
-    now = _NOW.get()
-    if now:
-        spent = time.monotonic() - now.started
+    current = _CURRENT.get()
+    if current:
+        spent = time.monotonic() - current.started
         left = f"{done} of {total}, about {_clock(spent * (total - done) / done)} left" if total else ""
-        now.status.update(" · ".join(part for part in (now.what, left, remark) if part))
+        current.status.update(" · ".join(part for part in (current.title, left, remark) if part))
+
+
+class MetricLogger:
+    """Writes the metrics of each step of a fit to a file of JSON lines, and shows them.
+
+    Args:
+        path: The file.
+        total: Largest number of steps, if it is known.
+    """
+
+    def __init__(self, path: Path, total: int | None) -> None:
+        self.path, self.total = path, total
+        path.touch()
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of one step."""
+        numbers = {name: float(value) for name, value in metrics.items()}  # also tensors and NumPy's numbers
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **numbers}) + "\n")
+        shown = " ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:3])
+        progress(step, self.total, shown)
 
 
 def _clock(seconds: float) -> str:
+    """Return minutes and seconds, such as ``2:05``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"

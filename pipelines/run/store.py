@@ -1,4 +1,4 @@
-"""Content-addressed folders: what was made once, from the same things, is never made again."""
+"""Content-addressed folders: what was computed once, from the same inputs, is never computed again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,23 +14,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from semantic_ids.files import atomic_folder
+
 _DIGITS = 16
 
 Work = Callable[[Mapping[str, Any], Mapping[str, Path], Path], None]
-"""Gets its configuration, the folders of its inputs, and the folder to fill."""
+"""Takes the step's settings, the folders of its inputs, and the folder to fill."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One folder that is to be made, and all that its content follows from.
+    """One folder to compute, and everything that its content follows from.
 
     Attributes:
-        stage: what kind of work it is; names the folder's parent.
-        label: what it is called among its kind; for people, no part of the digest.
-        version: of the work; raise it when the same inputs should give something else.
+        stage: Kind of work, which names the parent folder.
+        label: Name among steps of its kind, for people; not part of the digest.
+        version: Version of the work. Raise it when the same inputs should give something else.
         config: JSON values that the work depends on.
-        inputs: the steps whose folders it reads, by the names that the work knows them under.
-        work: fills the folder.
+        inputs: The steps whose folders it reads, by the names under which the work knows them.
+        work: Fills the folder.
     """
 
     stage: str
@@ -43,13 +44,13 @@ class Step:
 
     @cached_property
     def digest(self) -> str:
-        """64 hex digits: of stage, version, configuration and the inputs' digests."""
-        about = [self.stage, self.version, self.config, {k: s.digest for k, s in self.inputs.items()}]
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        """64 hex digits that follow from stage, version, settings and the digests of the inputs."""
+        identity = [self.stage, self.version, self.config, {k: s.digest for k, s in self.inputs.items()}]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def title(self) -> str:
-        """For people: what is being done."""
+        """What is being done, for people."""
         return f"{self.stage} {self.label}"
 
 
@@ -57,33 +58,33 @@ class Step:
 class Store:
     """Where steps keep their folders.
 
-    A folder is filled under another name and renamed when its ``manifest.json`` is written, so
-    that a folder under its own name is complete. What a killed process left is removed.
+    A folder is filled under another name, and renamed when its ``manifest.json`` is written. So a folder
+    under its own name is complete. What a killed process left behind is removed.
 
     Attributes:
-        root: any local folder.
+        root: Any local folder.
     """
 
     root: Path
 
     def folder(self, step: Step) -> Path:
-        """Where the step's result is, under whichever label it was made, or will be."""
+        """Return where the step's result is, under whichever label it was computed, or will be."""
         stage, digits = self.root / step.stage, step.digest[:_DIGITS]
         return next(stage.glob(f"*-{digits}"), stage / f"{step.label.replace(' ', '_')}-{digits}")
 
     def done(self, step: Step) -> bool:
-        """Whether the result is there."""
+        """Return whether the result is there."""
         return (self.folder(step) / "manifest.json").exists()
 
     def inputs(self, step: Step) -> dict[str, Path]:
-        """The folders that the step reads."""
+        """Return the folders that the step reads."""
         return {name: self.folder(source) for name, source in step.inputs.items()}
 
     def make(self, step: Step) -> bool:
-        """Make the step's folder if it is not there; its inputs must be. Returns whether there was work.
+        """Compute the step's folder if it is not there, and return whether there was work to do.
 
         Raises:
-            FileNotFoundError: an input has not been made.
+            FileNotFoundError: If an input has not been computed.
         """
         if self.done(step):
             return False
@@ -94,8 +95,7 @@ class Store:
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._remove_debris(folder)
         started = time.monotonic()
-        partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-{os.getpid()}-", dir=folder.parent))
-        try:
+        with atomic_folder(folder) as partial:
             step.work(step.config, self.inputs(step), partial)
             manifest = {
                 "stage": step.stage,
@@ -107,18 +107,11 @@ class Store:
                 "seconds": time.monotonic() - started,
             }
             (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-            partial.chmod(0o755)
-            try:
-                partial.rename(folder)
-            except OSError:
-                if not self.done(step):  # otherwise another process was first, with the same content
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return True
 
     @staticmethod
     def _remove_debris(folder: Path) -> None:
+        """Remove what killed attempts at this folder left behind."""
         for partial in folder.parent.glob(f"{glob.escape(folder.name)}.partial-*"):
             owner = int(partial.name.split(".partial-")[1].split("-")[0])
             try:

@@ -112,12 +112,12 @@ class Card(_Part):
         """
         if not self.categories:
             if category:
-                raise ValueError(f"{self.name} has no categories: leave --category out")
+                raise ValueError(f"{self.name} has no categories: leave the category out")
             return self
         if not category:
-            raise ValueError(f"{self.name}: give a --category out of {', '.join(self.categories)}")
+            raise ValueError(f"{self.name}: choose a category, one of {', '.join(self.categories)}")
         if category not in self.categories:
-            from semantic_ids.choices import nearest_name  # noqa: PLC0415 — brings torch, for an error alone
+            from semantic_ids.plugins import nearest_name  # noqa: PLC0415 — brings torch, for an error alone
 
             hint = nearest_name(category, list(self.categories))
             raise ValueError(f"{self.name} has no category {category!r}. {hint}")
@@ -172,7 +172,7 @@ def find_card(name: str) -> Card:
         return read_card(Path(name))
     known = sorted(path.stem for path in cards_folder().glob("*.yaml"))
     if name not in known:
-        from semantic_ids.choices import nearest_name  # noqa: PLC0415 — brings torch, for an error alone
+        from semantic_ids.plugins import nearest_name  # noqa: PLC0415 — brings torch, for an error alone
 
         raise ValueError(f"there is no corpus {name!r}. {nearest_name(name, known)}")
     return read_card(cards_folder() / f"{name}.yaml")

@@ -18,6 +18,7 @@ import urllib3
 import yaml
 
 from recsys.datasets.cards import Card, CardFile, Published
+from semantic_ids.files import atomic_write
 
 OnBytes = Callable[[str, int, int | None], None]
 """Called with the name of a file, the bytes that are there and, if the host tells, those that will be."""
@@ -91,11 +92,8 @@ def unpack(archive: Path, folder: Path) -> None:
                 target = folder / member.filename
                 if member.is_dir() or target.exists():
                     continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                part = target.with_name(f"{target.name}.part")
-                with members.open(member) as source, part.open("wb") as copy:
+                with members.open(member) as source, atomic_write(target) as part, part.open("wb") as copy:
                     shutil.copyfileobj(source, copy, CHUNK)
-                part.replace(target)
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"{archive}: no sound zip archive ({error}); delete it to download it again"
@@ -142,9 +140,8 @@ class _Hashes:
             )
         if self.seen.get(name) != found:
             self.seen[name] = found
-            part = self.path.with_name(f"{HASHES}.part")
-            part.write_text(yaml.safe_dump(self.seen))
-            part.replace(self.path)
+            with atomic_write(self.path) as part:
+                part.write_text(yaml.safe_dump(self.seen))
 
 
 def _read_hashes(path: Path) -> dict[str, str]:

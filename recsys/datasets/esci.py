@@ -20,12 +20,13 @@ from recsys.datasets.corpus import (
     QUERIES,
     Corpus,
     checked_gains,
-    interactions_of,
     items_of,
     undescribed,
 )
 from recsys.datasets.formats.lines import unescaped
 from recsys.datasets.formats.tables import parts_of
+from recsys.datasets.interactions import interactions_of
+from recsys.datasets.readers import reader
 
 Locale = Literal["us", "es", "jp"]
 
@@ -42,6 +43,7 @@ NUMBERS = ("query_id", *FLAGS)
 TAG = r"(?s)<!--.*?-->|</?[A-Za-z][^<>]*>"
 
 
+@reader(search=True)
 def read_esci(
     examples: Path,
     products: Path,

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from recsys.datasets.corpus import Corpus, interactions_of
+from recsys.datasets.corpus import Corpus
 from recsys.datasets.formats.lines import LAST_SECOND
+from recsys.datasets.interactions import interactions_of
 from recsys.examples import SPLITS
 from recsys.texts.item_texts import item_texts
 

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import polars as pl
 
-from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of, undescribed
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, items_of, undescribed
 from recsys.datasets.formats.lines import LAST_SECOND, checked_file, decoded, excerpt, lines_of, parsed
+from recsys.datasets.interactions import interactions_of, item_ids_of
+from recsys.datasets.readers import reader
 
 Movie = tuple[str, str, str, list[str], str]
 """A row of :data:`ITEMS`."""
@@ -63,6 +65,7 @@ RATING = re.compile(r"[ \t]*\+?([0-9]+\.?[0-9]*|\.[0-9]+)(e[0-9])?\s*")
 """Both as lenient as polars, so that a line which is read stays so beside a broken one."""
 
 
+@reader
 def read_movielens(
     ratings: Path, movies: Path, *, min_rating: float = 0, k_core: int = 5, skip_bad_lines: bool = False
 ) -> Corpus:

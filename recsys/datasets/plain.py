@@ -12,9 +12,11 @@ from typing import Literal
 
 import polars as pl
 
-from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of, undescribed
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, items_of, undescribed
 from recsys.datasets.formats.lines import LAST_SECOND, checked_file, decoded, excerpt, parsed
 from recsys.datasets.formats.tables import table_of
+from recsys.datasets.interactions import interactions_of, item_ids_of
+from recsys.datasets.readers import reader
 
 TEXTS = {name: name for name in ITEMS if name != "item_id"}
 TIME = "a time from 1970 to 9999: whole seconds (not milliseconds), a date or 2024-05-31T18:30:00"
@@ -22,6 +24,7 @@ ISO_TIME = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d{1,9})?)?(Z|[+-]\d
 """Day, hour and minute, second, zone."""
 
 
+@reader
 def read_sequence_file(
     sequences: Path, texts: Path | None = None, *, k_core: int = 1, skip_bad_lines: bool = False
 ) -> Corpus:
@@ -66,6 +69,7 @@ def read_sequence_file(
     return _corpus(interactions, metadata, texts, skipped)
 
 
+@reader
 def read_table(
     interactions: Path,
     items: Path | None = None,

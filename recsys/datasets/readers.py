@@ -1,51 +1,99 @@
-"""The readers that a benchmark can name. Each is imported where it is used: polars loads slowly."""
+"""The plug-in point for readers: functions that turn the raw files of a corpus into a checked ``Corpus``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from semantic_ids.choices import nearest_name
+from semantic_ids.plugins import Registry
 
 if TYPE_CHECKING:
     from recsys.datasets.corpus import Corpus
 
-READERS = {
-    "amazon": "recsys.datasets.amazon:read_amazon",
-    "esci": "recsys.datasets.esci:read_esci",
-    "jdsearch": "recsys.datasets.jdsearch:read_jdsearch",
-    "movielens": "recsys.datasets.movielens:read_movielens",
-    "sequences": "recsys.datasets.plain:read_sequence_file",
-    "table": "recsys.datasets.plain:read_table",
-}
-"""Name → ``module:function``. Parameters of a reader that take a ``Path`` are its files."""
+Reader = Callable[..., "Corpus"]
+"""A function marked by :func:`reader`. Its parameters that take a ``Path`` are its files, all others options."""
 
-SEARCH = ("esci", "jdsearch")
-"""Those whose corpora hold queries; in all others the next item is what is asked for."""
+AnyReader = TypeVar("AnyReader", bound=Reader)
+
+_MARK = "reads_queries"
 
 
-def reader(name: str) -> Callable[..., Corpus]:
-    """The reader of that name, or that of your own which ``module:function`` names.
+@overload
+def reader(function: AnyReader) -> AnyReader: ...
+@overload
+def reader(*, search: bool) -> Callable[[AnyReader], AnyReader]: ...
+def reader(function: AnyReader | None = None, *, search: bool = False) -> Any:
+    """Mark a function as a reader, so that a benchmark may call it.
+
+    Args:
+        function: The function to mark, where the decorator is used without arguments.
+        search: Whether the corpus holds queries to answer. If not, the task is to predict the next item.
+
+    Example:
+        >>> from pathlib import Path
+        >>> @reader
+        ... def read_my_log(events: Path, *, k_core: int = 5) -> "Corpus": ...
+        >>> is_search(read_my_log)
+        False
+    """
+
+    def mark(function: AnyReader) -> AnyReader:
+        setattr(function, _MARK, search)
+        return function
+
+    return mark if function is None else mark(function)
+
+
+def is_search(read: Reader) -> bool:
+    """Return whether a reader's corpus holds queries to answer."""
+    return bool(getattr(read, _MARK))
+
+
+def _accept(found: Any) -> Reader:
+    if not callable(found) or not hasattr(found, _MARK):
+        raise ValueError(
+            "it is not marked as a reader; write @reader, from recsys.datasets.readers, above the function"
+        )
+    marked: Reader = found
+    return marked
+
+
+READERS: Registry[Reader] = Registry(
+    "reader",
+    "recsys.readers",
+    {
+        "amazon": "recsys.datasets.amazon:read_amazon",
+        "esci": "recsys.datasets.esci:read_esci",
+        "jdsearch": "recsys.datasets.jdsearch:read_jdsearch",
+        "movielens": "recsys.datasets.movielens:read_movielens",
+        "sequences": "recsys.datasets.plain:read_sequence_file",
+        "table": "recsys.datasets.plain:read_table",
+    },
+    _accept,
+)
+"""Readers by name, plug-ins of installed packages included; also ``module:function``."""
+
+
+def read_corpus(name: str, **arguments: Any) -> Corpus:
+    """Read a corpus, and check that the reader keeps its promises.
+
+    Args:
+        name: A name in :data:`READERS`, or ``module:function``.
+        **arguments: Files and options of the reader.
 
     Raises:
-        ValueError: there is none; the message names the nearest.
+        ValueError: If the reader returns no corpus, or queries although it is not marked with
+            ``search=True``, or none although it is.
     """
-    if name not in READERS and ":" not in name:
-        raise ValueError(
-            f"no reader is called {name!r}. {nearest_name(name, list(READERS))} "
-            "Or name one of your own as module:function."
+    from recsys.datasets.corpus import Corpus  # noqa: PLC0415 — polars loads slowly
+
+    read = READERS.load(name)
+    corpus = read(**arguments)
+    if not isinstance(corpus, Corpus):
+        raise ValueError(f"reader {name!r} must return a Corpus, not {type(corpus).__name__}")
+    if (corpus.queries is not None) != is_search(read):
+        found, mark = (
+            ("queries", "search=True") if corpus.queries is not None else ("no queries", "search=False")
         )
-    module, _, function = READERS.get(name, name).partition(":")
-    try:
-        read: Callable[..., Corpus] = getattr(import_module(module), function)
-    except Exception as error:  # the module of a plug-in may fail in any way
-        what = (
-            error if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
-        )
-        raise ValueError(
-            f"reader {name!r} cannot be imported: {what} (modules are looked for in the current folder, too)"
-        ) from error
-    if not callable(read):
-        raise ValueError(f"reader {name!r} is no function")
-    return read
+        raise ValueError(f"reader {name!r} returns {found}: mark it with @reader({mark})")
+    return corpus

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from recsys.evaluation.metrics import Scores
 from recsys.examples import Examples
+from semantic_ids.files import atomic_write
 
 _DIGEST_KEY = b"gritrec.evaluation_set"
 
@@ -78,9 +78,8 @@ class QueryScores:
     def write(self, path: Path) -> None:
         """Write a parquet file: one row a query, the digest in the schema's metadata."""
         table = pa.table({"query_id": pa.array(self.query_ids.tolist(), pa.string()), **self.columns})
-        partial = path.with_name(path.name + ".partial")
-        pq.write_table(table.replace_schema_metadata({_DIGEST_KEY: self.evaluation_set}), partial)
-        os.replace(partial, path)
+        with atomic_write(path) as partial:
+            pq.write_table(table.replace_schema_metadata({_DIGEST_KEY: self.evaluation_set}), partial)
 
     @classmethod
     def read(cls, path: Path) -> QueryScores:

@@ -1,9 +1,10 @@
-"""What a retriever is: fitted on examples over semantic IDs, it ranks the whole catalogue."""
+"""The plug-in point for retrievers: learn from examples, rank the whole catalogue."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,28 +14,68 @@ import torch
 from torch import Tensor
 
 from recsys.evaluation.metrics import per_query_scores
-from recsys.examples import Examples, Ints, Ranking
+from recsys.examples import Examples, Ranking
 from semantic_ids.ids import SemanticIds
 from semantic_ids.persistence import Persistent
-from semantic_ids.tokenizer import OnStep
+from semantic_ids.types import Ints, OnStep
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What a retriever may learn from.
+
+    Attributes:
+        train: Examples to learn from.
+        valid: Examples to choose by, for example the best step of a training; never to learn from.
+        ids: The catalogue of N items, by their semantic IDs.
+        texts: One text per item, as :func:`recsys.texts.item_texts.item_texts` writes them; empty unless the
+            retriever's :attr:`~Retriever.uses_texts` is true.
+    """
+
+    train: Examples
+    valid: Examples
+    ids: SemanticIds
+    texts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """How a fit runs, apart from its data.
+
+    Attributes:
+        seed: Seed of everything random.
+        on_step: Called with a step number and its metrics, for curves and progress.
+        checkpoint: File from which a long fit resumes after it was interrupted.
+    """
+
+    seed: int = 0
+    on_step: OnStep | None = None
+    checkpoint: Path | None = None
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Pass the metrics of a step to :attr:`on_step`, if there is one."""
+        if self.on_step:
+            self.on_step(step, metrics)
 
 
 class Retriever(Persistent, ABC):
-    """Ranks catalogue items for what is known of a query: its history, and in search its words.
+    """Ranks the items of a catalogue for each query: a user's history, and in search the query's text.
 
-    A subclass writes :meth:`fit`, which sets ``ids``, and :meth:`candidates`. Its constructor
-    keeps to the convention of :class:`~semantic_ids.persistence.Persistent`.
+    A subclass writes :meth:`learn` and :meth:`candidates`. Its constructor keeps to the convention of
+    :class:`~semantic_ids.persistence.Persistent`, so that saving and loading need no code.
+    :func:`~recsys.retrievers.testing.check_retriever` checks everything that a benchmark relies on.
 
     Attributes:
-        ids: the catalogue, by its semantic IDs; kept with the model, so that a saved retriever
-            can answer alone.
-        uses_ids: whether the codes matter; a retriever to which they do not is a floor under all
-            tokenizers.
-        uses_texts: whether it learns from the items' texts.
-        needs_query_texts: whether it can only answer queries in words.
-        is_random: whether another seed gives another retriever.
-        scores_are_logits: whether a softmax makes probabilities of its scores; else they are at least 0
-            and their shares of the sum do.
+        ids: The catalogue by its semantic IDs, set by :meth:`fit`. It is saved with the model, so that a
+            loaded retriever can answer on its own.
+        uses_ids: Whether the codes matter. A retriever that ignores them is a baseline for all tokenizers.
+        uses_texts: Whether it learns from the items' texts.
+        needs_query_texts: Whether it can only answer queries that have a text.
+        is_random: Whether another seed gives another retriever.
+        scores_are_logits: Whether a softmax turns its scores into probabilities. If not, scores are at
+            least 0 and are divided by their sum.
+        takes_members: Whether it combines other retrievers; a benchmark then sets :attr:`members`.
+        members: Fitted retrievers that this one combines, by name.
     """
 
     ids: SemanticIds
@@ -43,8 +84,13 @@ class Retriever(Persistent, ABC):
     needs_query_texts: ClassVar[bool] = False
     is_random: ClassVar[bool] = True
     scores_are_logits: ClassVar[bool] = True
+    takes_members: ClassVar[bool] = False
+    members: dict[str, Retriever]
 
-    @abstractmethod
+    moved: ClassVar[Mapping[str, str]] = {
+        "recsys.retrievers.fused:Fused": "recsys.retrievers.ensemble:Ensemble",
+    }
+
     def fit(
         self,
         train: Examples,
@@ -56,31 +102,60 @@ class Retriever(Persistent, ABC):
         on_step: OnStep | None = None,
         checkpoint: str | Path | None = None,
     ) -> Self:
-        """Learn from ``train``; ``valid`` serves to choose, never to learn from. Returns self.
+        """Check the data, learn from them, and return self.
 
         Args:
-            train, valid: the examples.
-            ids: the catalogue.
-            texts: one an item, as :func:`recsys.texts.item_texts.item_texts` makes them; empty for a retriever
-                that does not use them.
-            seed: of everything random.
-            on_step: gets step and metrics, for curves.
-            checkpoint: a file from which a long fit goes on after it was cut short.
+            train: Examples to learn from.
+            valid: Examples to choose by, never to learn from.
+            ids: The catalogue.
+            texts: One text per item, for retrievers with :attr:`uses_texts`.
+            seed: Seed of everything random.
+            on_step: Called with a step number and its metrics, for curves.
+            checkpoint: File from which a long fit resumes after it was interrupted.
+
+        Raises:
+            ValueError: If there is not one text per item although texts are used, if queries have no texts
+                although they are needed, or if the retriever cannot learn from these data.
+        """
+        if self.uses_texts and len(texts) != ids.num_items:
+            raise ValueError(f"one text an item is needed: {len(texts)} texts for {ids.num_items} items")
+        self._check_query_texts(train)
+        self.ids = ids
+        data = FitData(train, valid, ids, texts)
+        self.learn(data, FitContext(seed, on_step, Path(checkpoint) if checkpoint else None))
+        return self
+
+    @abstractmethod
+    def learn(self, data: FitData, context: FitContext) -> None:
+        """Learn from ``data``; :attr:`ids` is already set.
+
+        Args:
+            data: Examples, catalogue and texts.
+            context: Seed, callback and checkpoint.
         """
 
     def prepare(self) -> None:
-        """Called once before the candidates of a ranking: the place to build what all queries share."""
+        """Build what all queries share, such as an index; called once before :meth:`candidates`."""
 
     @abstractmethod
     def candidates(self, queries: Examples, width: int) -> Ranking:
-        """The ``width`` best items for each query, seen ones included; asked for after :meth:`prepare`.
+        """Return the best items for each query, items of its own history included.
+
+        Args:
+            queries: Q queries.
+            width: Number of items per query.
 
         Returns:
-            ``(Q, width)``, or fewer columns where the catalogue has no more items.
+            Rankings ``(Q, width)``, or fewer columns where the catalogue has fewer items.
         """
 
-    def figures(self, queries: Examples, width: int) -> dict[str, float | str]:
-        """What is to be told of it beside its scores on rankings of so many items; nothing by default."""
+    def diagnostics(self, queries: Examples, width: int) -> dict[str, float | str]:
+        """Return what this retriever reports about itself beside its scores; by default nothing.
+
+        Args:
+            queries: The evaluation set.
+            width: Length of the rankings that are scored.
+        """
         return {}
 
     def rank(
@@ -91,61 +166,98 @@ class Retriever(Persistent, ABC):
         exclude_seen: bool = False,
         on_progress: Callable[[int], None] | None = None,
     ) -> Ranking:
-        """The ``k`` best items of the full catalogue for each query, ``(Q, k)``.
+        """Return the ``k`` best items of the full catalogue for each query.
 
-        With ``exclude_seen`` items of the query's own history are left out. How wide a query is searched
-        follows from its own history alone, so that its answer does not depend on who else asks.
-        ``on_progress`` gets the number of queries answered.
+        Args:
+            queries: Q queries.
+            k: Number of items per query.
+            exclude_seen: Leave out items of the query's own history. The number of candidates depends on
+                the query's own history only, so its answer does not depend on the other queries.
+            on_progress: Called with the number of queries answered so far.
+
+        Returns:
+            Rankings ``(Q, k)``, padded with item -1 and score -inf where there are fewer candidates.
+
+        Raises:
+            ValueError: If the retriever returned something that is no ranking, such as NaN scores.
         """
+        self._check_query_texts(queries)
         items = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        seen = _room_for_seen(queries) if exclude_seen else np.zeros(len(queries), dtype=np.int64)
+        num_seen = _rounded_history_sizes(queries) if exclude_seen else np.zeros(len(queries), dtype=np.int64)
         answered = 0
         self.prepare()
-        for room in np.unique(seen):
-            alike = np.flatnonzero(seen == room)
+        for extra in np.unique(num_seen):
+            alike = np.flatnonzero(num_seen == extra)
             for part in queries.history.select(alike).by_length(len(alike) // 1024):
                 rows = alike[part]
-                asked = queries.select(rows)
-                found = self.candidates(asked, min(k + int(room), self.ids.num_items))
+                batch = queries.select(rows)
+                ranking = self.candidates(batch, min(k + int(extra), self.ids.num_items))
+                self._check_ranking(ranking, len(batch))
                 if exclude_seen:
-                    found = drop_seen(found, asked)
-                width = min(k, found.items.shape[1])
-                items[rows, :width] = found.items[:, :width]
-                scores[rows, :width] = found.scores[:, :width]
+                    ranking = drop_seen(ranking, batch)
+                width = min(k, ranking.items.shape[1])
+                items[rows, :width] = ranking.items[:, :width]
+                scores[rows, :width] = ranking.scores[:, :width]
                 answered += len(rows)
                 if on_progress:
                     on_progress(answered)
         return Ranking(items, scores)
 
     def validation_ndcg(self, valid: Examples, at_most: int = 2000) -> float:
-        """NDCG@10 on evenly spaced validation queries: what model choice goes by."""
-        some = evenly_spaced(valid, at_most)
-        return float(per_query_scores(self.rank(some, 10), some, [10])["ndcg_at_10"].mean())
+        """Return the mean NDCG@10 on at most so many validation queries, evenly spaced."""
+        sample = evenly_spaced(valid, at_most)
+        return float(per_query_scores(self.rank(sample, 10), sample, [10])["ndcg_at_10"].mean())
 
     def facts(self) -> dict[str, Any]:
-        """Its own, the codebook sizes of the catalogue's IDs, and which of its items came together."""
+        """Return the facts of the subclass, and the catalogue's codebook sizes and generations."""
         own = {name: value for name, value in super().facts().items() if name != "ids"}
         of_ids = {"codebook_sizes": list(self.ids.codebook_sizes), "generations": list(self.ids.generations)}
         return {**own, **of_ids}
 
     def state(self) -> dict[str, Tensor]:
-        """The catalogue's codes, and every attribute that is a tensor."""
+        """Return the catalogue's codes, and every attribute that is a tensor."""
         return {"ids.codes": torch.from_numpy(self.ids.codes), **super().state()}
 
     def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state` and :meth:`facts` gave."""
+        """Set what :meth:`state` and :meth:`facts` returned."""
         self.ids = SemanticIds(
             state["ids.codes"].numpy(), tuple(facts["codebook_sizes"]), tuple(facts["generations"])
         )
         super().restore({k: v for k, v in state.items() if k != "ids.codes"}, facts)
 
+    def _check_query_texts(self, queries: Examples) -> None:
+        """Refuse queries without texts if this retriever needs them."""
+        if self.needs_query_texts and queries.texts is None:
+            raise ValueError(
+                f"{type(self).__name__} answers queries in words, but these have none: leave it out where "
+                "the next item is asked for"
+            )
+
+    def _check_ranking(self, ranking: Ranking, queries: int) -> None:
+        """Refuse candidates that are no ranking of items of the catalogue."""
+        items, scores = ranking.items, ranking.scores
+        problem = ""
+        if items.ndim != 2 or items.shape != scores.shape or len(items) != queries:
+            problem = f"items of shape {items.shape} and scores of shape {scores.shape}"
+        elif items.dtype != np.int64:
+            problem = f"items of dtype {items.dtype}, not int64"
+        elif np.isnan(scores).any():
+            problem = "scores that are NaN"
+        elif items.size and not -1 <= items.min() <= items.max() < self.ids.num_items:
+            problem = f"items from {items.min()} to {items.max()}"
+        if problem:
+            raise ValueError(
+                f"{type(self).__name__} returned {problem} for {queries} queries over "
+                f"{self.ids.num_items} items"
+            )
+
 
 def evenly_spaced(queries: Examples, at_most: int) -> Examples:
-    """So many queries at the most, spread over all.
+    """Return at most so many queries, evenly spaced among all.
 
     Raises:
-        ValueError: there are none.
+        ValueError: If there are none.
     """
     if len(queries) == 0:
         raise ValueError(
@@ -155,15 +267,8 @@ def evenly_spaced(queries: Examples, at_most: int) -> Examples:
     return queries.select(np.linspace(0, len(queries) - 1, min(at_most, len(queries))).astype(np.int64))
 
 
-def _room_for_seen(queries: Examples) -> Ints:
-    """``(Q,)``: for each query the number of distinct items in its history, up to a power of two."""
-    size = int(queries.history.flat().max(initial=0)) + 1
-    distinct = np.bincount(_seen(queries, size) // size, minlength=len(queries))
-    return np.where(distinct > 0, 2 ** np.ceil(np.log2(np.maximum(distinct, 1))), 0).astype(np.int64)
-
-
 def drop_seen(ranking: Ranking, queries: Examples) -> Ranking:
-    """The ranking without items of each query's own history; what follows moves up."""
+    """Return the ranking without items of each query's own history; later items move up."""
     drop = (ranking.items < 0) | is_seen(ranking.items, queries)
     order = np.argsort(drop, axis=1, kind="stable")
     items = np.where(drop, -1, ranking.items)
@@ -172,11 +277,19 @@ def drop_seen(ranking: Ranking, queries: Examples) -> Ranking:
 
 
 def is_seen(items: Ints, queries: Examples) -> npt.NDArray[np.bool_]:
-    """``(Q, K)``: which of the item rows ``(Q, K)`` stand in the history of their query."""
+    """Return ``(Q, K)``: whether each of the item rows ``(Q, K)`` is in the history of its query."""
     size = max(int(items.max(initial=0)), int(queries.history.flat().max(initial=0))) + 1
-    return (items >= 0) & np.isin(np.arange(len(queries))[:, None] * size + items, _seen(queries, size))
+    keys = np.arange(len(queries))[:, None] * size + items
+    return (items >= 0) & np.isin(keys, _history_keys(queries, size))
 
 
-def _seen(queries: Examples, size: int) -> Ints:
-    """Each distinct item of each history once, as ``query * size + item``."""
+def _rounded_history_sizes(queries: Examples) -> Ints:
+    """Return ``(Q,)``: the number of distinct items in each history, rounded up to a power of two."""
+    size = int(queries.history.flat().max(initial=0)) + 1
+    distinct = np.bincount(_history_keys(queries, size) // size, minlength=len(queries))
+    return np.where(distinct > 0, 2 ** np.ceil(np.log2(np.maximum(distinct, 1))), 0).astype(np.int64)
+
+
+def _history_keys(queries: Examples, size: int) -> Ints:
+    """Return each distinct item of each history once, as ``query * size + item``."""
     return np.unique(queries.history.row_ids() * size + queries.history.flat())

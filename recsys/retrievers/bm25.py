@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recsys.examples import Examples, Floats, Ints, Ranking
-from recsys.retrievers.base import Retriever
-from semantic_ids.ids import SemanticIds
-from semantic_ids.tokenizer import OnStep
+from recsys.examples import Examples, Ranking
+from recsys.retrievers.base import FitContext, FitData, Retriever
+from semantic_ids.types import Floats, Ints
 
 _HASHES = 2**31 - 1
 """Terms are told apart by a hash of so many values, so that of a vocabulary only numbers are kept."""
@@ -61,38 +58,23 @@ class Bm25(Retriever):
             raise ValueError(f"k1 must be at least 0 and b from 0 to 1, not {k1} and {b}")
         self.k1, self.b = k1, b
 
-    def fit(
-        self,
-        train: Examples,
-        valid: Examples,
-        ids: SemanticIds,
-        *,
-        texts: Sequence[str] = (),
-        seed: int = 0,
-        on_step: OnStep | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Self:
-        """Count the words of the items' texts; only the number of items is read from ``ids``.
+    def learn(self, data: FitData, context: FitContext) -> None:
+        """Count the words of the items' texts; only the number of items is read from ``data.ids``.
 
         Raises:
-            ValueError: queries have no texts, there is not one text an item, or no words in any.
+            ValueError: If no text holds a word.
         """
         from recsys.texts.item_texts import without_labels  # noqa: PLC0415 — needs more than ranking does
 
-        _words_of(train)
-        if len(texts) != ids.num_items:
-            raise ValueError(f"one text an item is needed: {len(texts)} texts for {ids.num_items} items")
-        counts = _counts([without_labels(text) for text in texts])
+        counts = _counts([without_labels(text) for text in data.texts])
         if not counts.nnz:
             raise ValueError("there are no words in any of the texts to search in")
-        self.ids = ids
         terms = np.unique(counts.indices)
         self.terms = torch.from_numpy(terms.astype(np.int64))
         postings = self._weighed(_among(terms, counts)).T.tocsr()
         self.weights = torch.from_numpy(postings.data)
         self.items = torch.from_numpy(postings.indices.astype(np.int32))
         self.starts = torch.from_numpy(postings.indptr.astype(np.int64))
-        return self
 
     def _weighed(self, counts: sp.csr_array) -> sp.csr_array:
         """``(N, terms)`` counts → what each counts in a score, float32."""
@@ -110,12 +92,8 @@ class Bm25(Retriever):
         self._postings = sp.csr_array(parts, shape=(len(self.terms), self.ids.num_items))
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
-        """The ``width`` best items for each query; scores are at least 0.
-
-        Raises:
-            ValueError: queries have no texts.
-        """
-        asked = _among(self.terms.numpy(), _counts(_words_of(queries)))
+        """Return the ``width`` best items for each query; scores are at least 0."""
+        asked = _among(self.terms.numpy(), _counts(_query_texts(queries)))
         items = np.empty((len(queries), min(width, self.ids.num_items)), dtype=np.int64)
         scores = np.empty(items.shape, dtype=np.float32)
         # Of each query no more items than this have a term of it.
@@ -128,13 +106,10 @@ class Bm25(Retriever):
         return Ranking(items, scores)
 
 
-def _words_of(queries: Examples) -> list[str]:
-    if queries.texts is None or queries.text_rows is None:
-        raise ValueError(
-            "bm25 answers queries in words; these have none: leave it out where the next item is asked for"
-        )
-    words = queries.texts.words
-    return [words[row] for row in queries.text_rows.tolist()]
+def _query_texts(queries: Examples) -> list[str]:
+    """Return the text of each query; :meth:`Retriever.rank` has refused queries without one."""
+    assert queries.texts is not None and queries.text_rows is not None  # noqa: S101, PT018
+    return [queries.texts.words[row] for row in queries.text_rows.tolist()]
 
 
 def _counts(texts: Sequence[str]) -> sp.csr_array:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from recsys.evaluation.metrics import per_query_scores
-from recsys.examples import Examples, Floats, Ints, Ranking
-from recsys.retrievers.base import Retriever, evenly_spaced, is_seen
+from recsys.examples import Examples, Ranking
+from recsys.retrievers.base import FitContext, FitData, Retriever, evenly_spaced, is_seen
 from recsys.retrievers.top_k import best_columns
-from semantic_ids.ids import SemanticIds
-from semantic_ids.tokenizer import OnStep
+from semantic_ids.types import Floats, Ints
 
 _STEP = 0.05
 
 
-class Fused(Retriever):
+class Ensemble(Retriever):
     """Mixes members' probabilities over the same catalogue (Jelinek & Mercer's linear interpolation).
 
     Each member names its best items. Their scores become probabilities among its best ``depth``: by
@@ -41,7 +39,7 @@ class Fused(Retriever):
     """
 
     scores_are_logits = False
-    members: dict[str, Retriever]
+    takes_members = True
     weights: list[float]
 
     def __init__(self, *, depth: int = 100, queries: int = 25_000, exclude_seen: bool = False) -> None:
@@ -50,34 +48,24 @@ class Fused(Retriever):
                 raise ValueError(f"{name} must be at least 1, not {value}")
         self.depth, self.queries, self.exclude_seen = depth, queries, exclude_seen
 
-    def fit(
-        self,
-        train: Examples,
-        valid: Examples,
-        ids: SemanticIds,
-        *,
-        texts: Sequence[str] = (),
-        seed: int = 0,
-        on_step: OnStep | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Self:
-        """Choose the weights; nothing is random, and nothing is read from ``train``.
+    def learn(self, data: FitData, context: FitContext) -> None:
+        """Choose the weights by validation NDCG@10; nothing is random, and ``data.train`` is not read.
 
-        From equal weights on, each member's weight in turn is set to what is best while the others keep
-        their proportions, in steps of .05, until no such change helps.
+        Start from equal weights. Set each member's weight in turn to the best value in steps of .05, while
+        the other weights keep their proportions. Stop when no such change helps.
 
         Raises:
-            ValueError: there are no members, or they are of another catalogue; or nothing to choose by.
+            ValueError: If there are no members, if they rank another catalogue, or if there are no
+                validation queries.
         """
         if not getattr(self, "members", None):
-            raise ValueError("nothing to fuse: set members to fitted retrievers, by name, before fit()")
+            raise ValueError("nothing to combine: set members to fitted retrievers, by name, before fit()")
         for name, member in self.members.items():
-            if member.ids.num_items != ids.num_items:
+            if member.ids.num_items != data.ids.num_items:
                 raise ValueError(
-                    f"{name!r} ranks {member.ids.num_items} items, but the catalogue has {ids.num_items}"
+                    f"{name!r} ranks {member.ids.num_items} items, but the catalogue has {data.ids.num_items}"
                 )
-        self.ids = ids
-        some = evenly_spaced(valid, self.queries)
+        some = evenly_spaced(data.valid, self.queries)
         self.prepare()
         items, shares = self._shares(some, self.depth)
         if self.exclude_seen:
@@ -99,10 +87,8 @@ class Fused(Retriever):
                     value = ndcg(tried)
                     if value > best:
                         best, weights = value, tried
-            if on_step:
-                on_step(turn, {"valid": best})
+            context.report(turn, {"valid": best})
         self.weights = weights.tolist()
-        return self
 
     def prepare(self) -> None:
         """Let the members prepare."""
@@ -114,7 +100,7 @@ class Fused(Retriever):
         items, shares = self._shares(queries, width)
         return Ranking(*_mixed(items, shares, self.weights, width))
 
-    def figures(self, queries: Examples, width: int) -> dict[str, float | str]:
+    def diagnostics(self, queries: Examples, width: int) -> dict[str, float | str]:
         """What each member weighs."""
         named = zip(self.members, self.weights, strict=True)
         return {"weights": ", ".join(f"{name} {weight:.2f}" for name, weight in named)}
@@ -145,7 +131,7 @@ class Fused(Retriever):
     def facts(self) -> dict[str, Any]:
         """Those of its own, and all that its members are made of."""
         own = {name: value for name, value in super().facts().items() if name != "members"}
-        return {**own, "members": {name: member.about() for name, member in self.members.items()}}
+        return {**own, "members": {name: member.description() for name, member in self.members.items()}}
 
     def state(self) -> dict[str, Tensor]:
         """The catalogue's codes and the members' tensors."""

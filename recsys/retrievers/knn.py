@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 
-from recsys.examples import Examples, Floats, Ragged, Ranking
-from recsys.retrievers.base import Retriever
+from recsys.examples import Examples, Ragged, Ranking
+from recsys.retrievers.base import FitContext, FitData, Retriever
 from recsys.retrievers.top_k import best_columns
-from semantic_ids.ids import SemanticIds
-from semantic_ids.tokenizer import OnStep
+from semantic_ids.types import Floats
 
 _SCORES_AT_ONCE = 2**22
 """Bounds memory: so many scores, of queries by items, are held at a time."""
@@ -59,35 +56,19 @@ class NearestItems(Retriever):
     def vectors(self, train: Examples, texts: Sequence[str], num_items: int) -> sp.csr_array:
         """One non-negative float64 row an item; what it is compared by."""
 
-    def fit(
-        self,
-        train: Examples,
-        valid: Examples,
-        ids: SemanticIds,
-        *,
-        texts: Sequence[str] = (),
-        seed: int = 0,
-        on_step: OnStep | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Self:
-        """Look at the training sequences, and where they serve, the texts; ``valid`` is not read.
-
-        Only the number of items is read from ``ids``.
+    def learn(self, data: FitData, context: FitContext) -> None:
+        """Compute the items' vectors from training sequences and texts; ``data.valid`` is not read.
 
         Raises:
-            ValueError: there are no training examples, not one text an item, or no words in any.
+            ValueError: If there are no training examples, or if no text holds a word.
         """
-        if self.uses_texts and len(texts) != ids.num_items:
-            raise ValueError(f"one text an item is needed: {len(texts)} texts for {ids.num_items} items")
-        self.ids = ids
-        vectors = self.vectors(train, texts, ids.num_items)
+        vectors = self.vectors(data.train, data.texts, data.ids.num_items)
         self.width = int(vectors.shape[1])
         self.values = torch.from_numpy(vectors.data)
         self.columns = torch.from_numpy(vectors.indices.astype(np.int64))
         self.starts = torch.from_numpy(vectors.indptr.astype(np.int64))
-        counts = np.bincount(train.sequences().flat(), minlength=ids.num_items)
+        counts = np.bincount(data.train.sequences().flat(), minlength=data.ids.num_items)
         self.popular = torch.from_numpy(np.argsort(-counts, kind="stable"))
-        return self
 
     def prepare(self) -> None:
         """Put together what all queries share."""

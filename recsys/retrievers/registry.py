@@ -1,26 +1,25 @@
-"""Retrievers by name."""
+"""All retrievers that a benchmark can name."""
 
 from __future__ import annotations
 
 from recsys.retrievers.base import Retriever
-from recsys.retrievers.bm25 import Bm25
-from recsys.retrievers.dual_encoder import DualEncoder
-from recsys.retrievers.ensemble import Fused
-from recsys.retrievers.knn import ContentKnn, ItemKnn, KnnSum
-from recsys.retrievers.popularity import Popularity
-from recsys.retrievers.sasrec import SasRec
-from recsys.retrievers.tiger import Tiger
-from recsys.retrievers.transitions import TransitionKnn
+from semantic_ids.plugins import Registry, subclass_of
 
-RETRIEVERS: dict[str, type[Retriever]] = {
-    "popularity": Popularity,
-    "item-knn": ItemKnn,
-    "content-knn": ContentKnn,
-    "knn-sum": KnnSum,
-    "transition-knn": TransitionKnn,
-    "bm25": Bm25,
-    "sasrec": SasRec,
-    "dual-encoder": DualEncoder,
-    "tiger": Tiger,
-    "fused": Fused,
-}
+RETRIEVERS: Registry[type[Retriever]] = Registry(
+    "retriever",
+    "recsys.retrievers",
+    {
+        "popularity": "recsys.retrievers.popularity:Popularity",
+        "item-knn": "recsys.retrievers.knn:ItemKnn",
+        "content-knn": "recsys.retrievers.knn:ContentKnn",
+        "knn-sum": "recsys.retrievers.knn:KnnSum",
+        "transition-knn": "recsys.retrievers.transitions:TransitionKnn",
+        "bm25": "recsys.retrievers.bm25:Bm25",
+        "sasrec": "recsys.retrievers.sasrec:SasRec",
+        "dual-encoder": "recsys.retrievers.dual_encoder:DualEncoder",
+        "tiger": "recsys.retrievers.tiger:Tiger",
+        "ensemble": "recsys.retrievers.ensemble:Ensemble",
+    },
+    subclass_of(Retriever),  # type: ignore[type-abstract]
+)
+"""Retrievers by name, plug-ins of installed packages included; also ``module:Class``."""

@@ -8,13 +8,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.examples import Examples, Floats, Ints, Ranking
+from recsys.examples import Examples, Ranking
 from recsys.models.causal_transformer import CausalTransformer, check_heads
 from recsys.retrievers.trained import VectorRetriever
 from recsys.retrievers.vector_index import IndexName, check_index
 from recsys.training.batches import CausalPairs
 from recsys.training.loop import Batch, BatchesOf, Training
 from semantic_ids.randomness import default_device
+from semantic_ids.types import Floats, Ints
 
 
 class ItemTransformer(nn.Module):

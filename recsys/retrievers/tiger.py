@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,35 @@ from torch import Tensor
 from recsys.decoding.beam_search import beam_search
 from recsys.decoding.exact_search import exact_search
 from recsys.decoding.trie import Trie
-from recsys.examples import Examples, Floats, Ints, Ranking
+from recsys.examples import Examples, Ranking
 from recsys.models.t5 import PAD, T5, T5Config
 from recsys.retrievers.base import evenly_spaced
 from recsys.retrievers.trained import TrainedRetriever
 from recsys.training.batches import Histories, TextVectors
 from recsys.training.loop import Batch, BatchesOf, Training
 from semantic_ids.randomness import default_device
+from semantic_ids.types import Floats, Ints
 
 # Of all queries: what caches hold on a CPU, what keeps a GPU busy and fits its memory.
 _BEAMS_AT_ONCE = {"cpu": 1600}
+
+
+@dataclass(frozen=True)
+class Search:
+    """How TIGER searches for the likeliest semantic IDs.
+
+    Attributes:
+        beam: Width of the beam search; a ranking that is longer widens it.
+        exact: Whether to bring back what the beam lost, see
+            :func:`~recsys.decoding.exact_search.exact_search`.
+    """
+
+    beam: int = 50
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.beam < 1:
+            raise ValueError(f"search.beam must be at least 1, not {self.beam}")
 
 
 class Tiger(TrainedRetriever):
@@ -44,8 +64,7 @@ class Tiger(TrainedRetriever):
         over_catalogue: whether the codes of a level compete only with those that lead to an item, too. In
             the paper they compete with all. Then scores are log-probabilities over the catalogue, and no
             learning is spent on which IDs there are.
-        beam: width of the search; as wide as the ranking where that is longer.
-        exact: whether what the beam lost is brought back, see :func:`~recsys.decoding.exact_search.exact_search`.
+        search: how the likeliest IDs are found, see :class:`Search`.
         training: the budget.
 
     Raises:
@@ -67,8 +86,7 @@ class Tiger(TrainedRetriever):
         user_tokens: int = 0,
         text_tokens: int = 4,
         over_catalogue: bool = False,
-        beam: int = 50,
-        exact: bool = False,
+        search: Search | Mapping[str, Any] | None = None,
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
         if text_tokens < 1:
@@ -76,8 +94,16 @@ class Tiger(TrainedRetriever):
         self.width, self.layers, self.heads, self.head_width = width, layers, heads, head_width
         self.feed_forward, self.dropout = feed_forward, dropout
         self.max_history, self.user_tokens, self.text_tokens = max_history, user_tokens, text_tokens
-        self.over_catalogue, self.beam, self.exact = over_catalogue, beam, exact
+        self.over_catalogue = over_catalogue
+        self.search = search if isinstance(search, Search) else Search(**(search or {}))
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
+
+    @classmethod
+    def upgraded(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return saved arguments with ``beam`` and ``exact``, once arguments of their own, in ``search``."""
+        search = {name: params[name] for name in ("beam", "exact") if name in params}
+        kept = {name: value for name, value in params.items() if name not in search}
+        return {**kept, "search": search} if search else params
 
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
         """Pairs of query and target, in parts of like length.
@@ -106,10 +132,10 @@ class Tiger(TrainedRetriever):
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """Constrained search for leaves; scores are log-probabilities of leaves."""
-        leaves, scores, _ = self._leaves(queries, width, exact=self.exact)
+        leaves, scores, _ = self._leaves(queries, width, exact=self.search.exact)
         return Ranking(*self.ids.expand(leaves, scores, width))
 
-    def figures(self, queries: Examples, width: int) -> dict[str, float | str]:
+    def diagnostics(self, queries: Examples, width: int) -> dict[str, float | str]:
         """What its search loses, on up to 1,000 evenly spaced queries.
 
         Returns:
@@ -120,7 +146,7 @@ class Tiger(TrainedRetriever):
         some = evenly_spaced(queries, 1000)
         likeliest, _, certified = self._leaves(some, min(10, len(self.ids.leaves)), exact=True)
         told: dict[str, float | str] = {"certified": float(certified.mean())}
-        if not self.exact and certified.any():
+        if not self.search.exact and certified.any():
             found, _, _ = self._leaves(some, max(width, 10), exact=False)
             missed = (likeliest[:, :, None] != found[:, None, :10]).all(axis=2).mean(axis=1)
             told["search_error_at_10"] = float(missed[certified].mean())
@@ -131,12 +157,12 @@ class Tiger(TrainedRetriever):
         self, queries: Examples, width: int, *, exact: bool
     ) -> tuple[Ints, Floats, npt.NDArray[np.bool_]]:
         """Leaves ``(Q, width)``, best first; their scores; and ``(Q,)`` whether they are certain."""
-        self._check_texts(queries)
+        self._check_text_width(queries)
         _, sources_of = self._sources(queries)
         leaves = np.empty((len(queries), width), dtype=np.int64)
         scores = np.empty((len(queries), width), dtype=np.float32)
         certified = np.zeros(len(queries), dtype=bool)
-        beam = max(self.beam, width)
+        beam = max(self.search.beam, width)
         at_once = max(1, _BEAMS_AT_ONCE.get(self._device.type, 25_600) // beam)
         for rows in queries.history.by_length(len(queries) // at_once):
             sources = sources_of(torch.from_numpy(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from recsys.examples import Floats, Ints
+from semantic_ids.types import Floats, Ints
 
 
 def best_columns(scores: Floats, width: int, zeros: Ints | None = None) -> Ints:

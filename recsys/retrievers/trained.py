@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from recsys.examples import Examples, Floats, Ints, Ranking
-from recsys.retrievers.base import Retriever
+from recsys.examples import Examples, Ranking
+from recsys.retrievers.base import FitContext, FitData, Retriever
 from recsys.retrievers.vector_index import IndexName, build_index
 from recsys.training.batches import Histories, TextVectors
 from recsys.training.checkpoint import Checkpoint
 from recsys.training.loop import BatchesOf, Training
 from recsys.training.loop import train as run_training
-from semantic_ids.ids import SemanticIds
 from semantic_ids.randomness import seeded
-from semantic_ids.tokenizer import OnStep
+from semantic_ids.types import Floats, Ints
 
 
 class TrainedRetriever(Retriever):
@@ -45,49 +42,38 @@ class TrainedRetriever(Retriever):
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
         """What the model learns from, and the number of training rows: see :func:`~recsys.training.loop.train`."""
 
-    def fit(
-        self,
-        train: Examples,
-        valid: Examples,
-        ids: SemanticIds,
-        *,
-        texts: Sequence[str] = (),
-        seed: int = 0,
-        on_step: OnStep | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Self:
-        """Train on every pair of query and target; the weights with the best validation NDCG@10 stay.
+    def learn(self, data: FitData, context: FitContext) -> None:
+        """Train on every pair of query and target, and keep the weights with the best validation NDCG@10.
 
         Raises:
-            ValueError: there are no examples to train on or to choose by, or queries have texts in one of
-                both only, or of other embeddings; or the checkpoint is of another training.
+            ValueError: If there are no examples to train on or to choose by, if only the training or only
+                the validation queries have texts, if their embeddings have different widths, or if the
+                checkpoint belongs to another training.
         """
-        self.ids = ids
-        self.text_width = _text_width(train) if self.uses_query_texts else 0
-        self._check_texts(valid)
-        about = {
+        self.text_width = _text_width(data.train) if self.uses_query_texts else 0
+        self._check_text_width(data.valid)
+        identity = {
             "class": type(self).__qualname__,
             "settings": self.params(),
-            "data": _fingerprint(train, ids.codes),
-            "valid": valid.digest(),
-            "seed": seed,
+            "data": _fingerprint(data.train, data.ids.codes),
+            "valid": data.valid.digest(),
+            "seed": context.seed,
         }
-        with seeded(seed):
+        with seeded(context.seed):
             self.build(self.facts())
-            batches_of, count = self.batches(train)
+            batches_of, count = self.batches(data.train)
             run_training(
                 self.model,
                 batches_of,
                 count,
                 self.training,
-                validate=lambda: self.validation_ndcg(valid),
-                seed=seed,
-                on_step=on_step,
-                checkpoint=Checkpoint(Path(checkpoint), about) if checkpoint else None,
+                validate=lambda: self.validation_ndcg(data.valid),
+                seed=context.seed,
+                on_step=context.on_step,
+                checkpoint=Checkpoint(context.checkpoint, identity) if context.checkpoint else None,
             )
-        return self
 
-    def _check_texts(self, queries: Examples) -> None:
+    def _check_text_width(self, queries: Examples) -> None:
         """Refuse queries whose texts are not like those that it was fitted on, with a ValueError."""
         asked = _text_width(queries)
         if self.uses_query_texts and asked != self.text_width:
@@ -142,7 +128,7 @@ class VectorRetriever(TrainedRetriever):
     @torch.no_grad()
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """Search by the vectors of the queries."""
-        self._check_texts(queries)
+        self._check_text_width(queries)
         device = next(self.model.parameters()).device
         history = Histories.of(queries.history.last(self.max_history), device)
         texts = TextVectors.of(queries, device) if self.text_width else None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.examples import Floats, Ints
+from semantic_ids.types import Floats, Ints
 
 IndexName = Literal["Flat", "IVF", "HNSW"]
 

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from semantic_ids.files import atomic_write
+
 
 @dataclass
 class Progress:
@@ -87,15 +89,10 @@ class Checkpoint:
             "looks_since_best": progress.looks_since_best,
             "reports": progress.reports,
         }
-        unfinished = self.path.with_name(self.path.name + ".unfinished")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Cloned, for tied weights share memory, which the format refuses.
-        save_file(
-            {name: value.detach().cpu().clone() for name, value in tensors.items()},
-            unfinished,
-            metadata={"about": json.dumps(about)},
-        )
-        unfinished.replace(self.path)
+        # Cloned, because tied weights share memory, which the format refuses.
+        cloned = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+        with atomic_write(self.path) as partial:
+            save_file(cloned, partial, metadata={"about": json.dumps(about)})
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
         """Put everything back to where the file was written.

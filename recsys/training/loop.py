@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recsys.training.checkpoint import Checkpoint, Progress
 from semantic_ids.randomness import shuffled_batches
-from semantic_ids.tokenizer import OnStep
+from semantic_ids.types import OnStep
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -94,7 +94,7 @@ def main() -> None:
         )
         scores.write(chosen.out / f"scores_{name}.parquet")
         found[name] = {**scores.mean(), "users_per_second": len(test) / (time.perf_counter() - started)}
-    found |= tiger.figures(test, 10)
+    found |= tiger.diagnostics(test, 10)
     (chosen.out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps({k: v for k, v in found.items() if k != "curve"}, indent=2))
 

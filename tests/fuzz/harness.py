@@ -70,7 +70,7 @@ class Round:
             raise ReaderError(f"no file is named by the message of {self}: {message}")
         if len(message) > LONGEST_MESSAGE:
             raise ReaderError(f"{len(message)} characters are in the message of {self}: {message[:100]}")
-        if skips and "--skip-bad-lines" in message:
+        if skips and "skip_bad_lines" in message:
             raise ReaderError(f"a line was not left out by {self}: {message}")
 
     def _check_corpus(self, corpus: Corpus) -> None:

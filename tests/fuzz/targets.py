@@ -13,7 +13,7 @@ import polars as pl
 
 from recsys.datasets.formats.lines import opened
 from recsys.datasets.published_codes import read_codes
-from recsys.datasets.readers import reader
+from recsys.datasets.readers import READERS
 from recsys.datasets.synthetic import CORPORA, write_shop
 
 Files = dict[str, Path]
@@ -63,7 +63,7 @@ def _shops(folder: Path, corpus: str) -> list[Target]:
         files = write_shop(folder / name, corpus, users=60 if corpus == "esci" else 30, items=100, **choice)
         options = tuple(options | (choice if corpus == "amazon" else {}) for options in OPTIONS[corpus])
         files = {parameter: _unpacked(path) for parameter, path in files.items()}
-        targets.append(Target(name, corpus, reader(corpus), files, options))
+        targets.append(Target(name, corpus, READERS.load(corpus), files, options))
     return targets
 
 

@@ -13,8 +13,8 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pipelines.config.benchmark import load_config
 from pipelines.config.data import DataConfig
+from pipelines.config.loading import load_config
 from pipelines.data_cli import data
 from recsys.datasets.cards import Card, all_cards, find_card
 

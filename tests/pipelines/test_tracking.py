@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
+from pipelines.config.benchmark import NO_TOKENIZER
 from pipelines.report.verdicts import verdicts
-from pipelines.results.summary import NO_TOKENIZER, Cell, Dataset, summarise
+from pipelines.results.cell import Cell, Dataset
+from pipelines.results.summary import summarise
 from pipelines.tracking import Tracker, embedded_uri, scores_of_run
 from recsys.evaluation.scores import QueryScores
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from semantic_ids import Tokenizer
 from semantic_ids.kmeans import kmeans
 from semantic_ids.nearest import in_equal_batches, nearest
-from semantic_ids.tokenizer import OnStep
+from semantic_ids.types import OnStep
 
 
 class SphericalKMeans(Tokenizer):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus
+from recsys.datasets.interactions import interactions_of
 from recsys.examples import Examples, Ragged
 from recsys.splits import Sequences, leave_one_out, read_sequences, sequences_of, write_sequences
 

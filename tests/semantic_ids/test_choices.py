@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from semantic_ids.choices import Choice, build, check_arguments, nearest_name, override
+from semantic_ids.choices import Choice, build, check_arguments, override
+from semantic_ids.plugins import nearest_name
 
 TABLE: dict[str, Callable[..., Any]] = {
     "pair": lambda left=1, *, right=2, context=0: (left, right, context),

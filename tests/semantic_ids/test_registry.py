@@ -90,8 +90,16 @@ def test_parameters_override_choices() -> None:
             {},
             "'semantic_ids.fitted:Lsh' cannot be imported: AttributeError: module",
         ),
-        ("semantic_ids.fitted:nearest", {}, "is not a subclass of semantic_ids.Tokenizer"),
-        ("pathlib:Path", {}, "'pathlib:Path' is not a subclass of semantic_ids.Tokenizer"),
+        (
+            "semantic_ids.fitted:nearest",
+            {},
+            "cannot be used: it is not a subclass of semantic_ids.tokenizer.Tokenizer",
+        ),
+        (
+            "pathlib:Path",
+            {},
+            "'pathlib:Path' cannot be used: it is not a subclass of semantic_ids.tokenizer.Tokenizer",
+        ),
     ],
 )
 def test_what_cannot_be_created(name: str, params: dict[str, object], message: str) -> None:
@@ -140,7 +148,7 @@ def test_a_plug_in_takes_no_built_in_name(site: Path) -> None:
         (
             "made_up_plug_in:NoTokenizer",
             PLUG_IN,
-            "'constant' of the package made-up-plug-in is not a subclass of semantic_ids.Tokenizer",
+            "'constant' of the package made-up-plug-in cannot be used: it is not a subclass of",
         ),
     ],
 )

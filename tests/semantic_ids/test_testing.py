@@ -18,7 +18,8 @@ from semantic_ids import testing
 from semantic_ids.recipes import RECIPES
 from semantic_ids.registry import create
 from semantic_ids.testing import CHECKS, check_tokenizer
-from semantic_ids.tokenizer import OnStep, Tokenizer
+from semantic_ids.tokenizer import Tokenizer
+from semantic_ids.types import OnStep
 
 
 class Planes(Tokenizer):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from semantic_ids.fitted import ResidualKMeans
 from semantic_ids.product import ProductKMeans
-from semantic_ids.tokenizer import OnStep, Tokenizer
+from semantic_ids.tokenizer import Tokenizer
+from semantic_ids.types import OnStep
 
 
 class Recorder(Tokenizer):

@@ -1,29 +1,31 @@
-"""Picks a choice by name from a table: how recipes, configs and saved files say what they mean."""
+"""Build an object from a name and arguments, as recipes, benchmark files and saved models write it."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+from semantic_ids.plugins import nearest_name
+
 T = TypeVar("T")
 Choice = str | Mapping[str, Any]
-"""A name, or a mapping with ``name`` and the choice's own arguments: ``{"name": "power", "alpha": 0.5}``."""
-
-
-def nearest_name(wrong: str, known: list[str]) -> str:
-    """`` Did you mean 'x'?`` if one of ``known`` looks like ``wrong``, else the whole list."""
-    close = difflib.get_close_matches(wrong, known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+"""A name, or a mapping with ``name`` and arguments, such as ``{"name": "power", "alpha": 0.5}``."""
 
 
 def check_arguments(
     what: str, function: Callable[..., Any], arguments: Mapping[str, Any], context: Collection[str] = ()
 ) -> None:
-    """Raise a :class:`ValueError` naming the first argument that ``function`` does not take from a choice.
+    """Refuse arguments that ``function`` does not have.
 
-    ``context`` names the arguments it is given anyway, which no choice can set.
+    Args:
+        what: What takes the arguments, for the message.
+        function: Function or class that is going to be called.
+        arguments: Arguments that the user gave.
+        context: Names of parameters that are always passed by us, so that no user can set them.
+
+    Raises:
+        ValueError: If an argument is unknown. The message names the first one and the nearest known name.
     """
     parameters = inspect.signature(function).parameters.values()
     known = [p.name for p in parameters if p.kind != p.VAR_KEYWORD and p.name not in context]
@@ -33,10 +35,16 @@ def check_arguments(
 
 
 def override(choices: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``choices`` with ``changes``, which reach into a choice unless they name another.
+    """Return ``choices`` with ``changes`` applied.
 
-    ``{"radius": {"name": "power", "alpha": 0.5}}`` with ``{"radius": {"alpha": 0.7}}`` stays a power
-    radius; with ``{"radius": "huber"}`` nothing of it is left.
+    A change to a choice keeps the choice's other arguments, unless the change names another choice.
+
+    Example:
+        >>> choices = {"radius": {"name": "power", "alpha": 0.5}}
+        >>> override(choices, {"radius": {"alpha": 0.7}})
+        {'radius': {'name': 'power', 'alpha': 0.7}}
+        >>> override(choices, {"radius": "huber"})
+        {'radius': 'huber'}
     """
     changed = dict(choices)
     for key, change in changes.items():
@@ -54,17 +62,16 @@ def override(choices: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
 
 
 def build(kind: str, table: Mapping[str, Callable[..., T]], choice: Choice, **context: Any) -> T:
-    """The chosen entry of ``table``, called with the choice's own arguments and ``context``.
+    """Call the chosen entry of ``table`` with the choice's own arguments and those of ``context``.
 
     Args:
-        kind: what is chosen, for the message of an error.
-        table: name → constructor.
-        choice: a name, or a mapping of ``name`` and arguments.
-        context: arguments that every entry of the table takes.
+        kind: What is chosen, for error messages, such as ``quantizer``.
+        table: Name to constructor.
+        choice: A name, or a mapping with ``name`` and arguments.
+        **context: Arguments that every entry of the table takes and no choice can set.
 
     Raises:
-        ValueError: the name or an argument is unknown, or the argument is the context's to give; the
-            message names the nearest known one.
+        ValueError: If the name or an argument is unknown. The message suggests the nearest known one.
     """
     arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
     name = str(arguments.pop("name", None))

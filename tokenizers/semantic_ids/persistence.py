@@ -1,4 +1,4 @@
-"""How anything fitted is kept on disk: JSON for what was chosen, safetensors for what was learned."""
+"""Save fitted objects: constructor arguments as JSON, learned tensors as safetensors."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from semantic_ids.files import atomic_write
 from semantic_ids.randomness import seeded
 
 
 class Persistent:
-    """An object that is rebuilt from constructor arguments and tensors.
+    """An object that can be rebuilt from constructor arguments and tensors.
 
-    The convention is scikit-learn's: every constructor argument is kept in an attribute of its
-    own name and is a plain JSON value (or a dataclass of such). What fitting learns is kept in
-    attributes that are tensors, modules or plain JSON values. Then :meth:`save` and :meth:`load`
-    work unwritten, but for :meth:`build` where there are modules. An attribute that is none of
-    these is an error in :meth:`save`. Whatever has a name that begins with ``_`` is scratch and not kept.
+    The convention is scikit-learn's: every constructor argument is kept in an attribute of its own name and
+    is a plain JSON value (or a dataclass of such values). What fitting learns is kept in attributes that are
+    tensors, modules or plain JSON values. Then :meth:`save` and :meth:`load` work without further code;
+    only a class with modules writes :meth:`build`. An attribute of any other kind is an error in
+    :meth:`save`. Attributes whose names begin with ``_`` are scratch and are not saved.
+
+    Attributes:
+        moved: Former to present path of classes (``module:Class``), so that models saved by earlier
+            versions still load.
     """
 
+    moved: ClassVar[Mapping[str, str]] = {}
+
     def params(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON values.
+        """Return the constructor's arguments, as JSON values.
 
         Raises:
-            ValueError: an argument is not kept in an attribute of its name, or is no JSON value.
+            ValueError: If an argument is not kept in an attribute of its name, or is no JSON value.
         """
         names = inspect.signature(type(self)).parameters
         for name in names:
@@ -43,30 +50,43 @@ class Persistent:
         self._check_survival(params)
         return params
 
+    @classmethod
+    def upgraded(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return constructor arguments that an earlier version saved, as the present constructor wants them.
+
+        A class that renames or regroups its arguments overrides this.
+        """
+        return params
+
     def facts(self) -> dict[str, Any]:
-        """What fitting found out that is neither tensor nor module, as JSON values."""
+        """Return what fitting found out that is neither a tensor nor a module, as JSON values."""
         params = self.params()
         return {
             name: value
-            for name, value in self._kept().items()
+            for name, value in self._saved().items()
             if not (name in params or isinstance(value, Tensor | nn.Module))
         }
 
     def build(self, facts: Mapping[str, Any]) -> None:
-        """Make the modules that weights go into, from :meth:`facts`; there are none by default."""
+        """Create the modules that weights are loaded into; by default there are none.
+
+        Args:
+            facts: What :meth:`facts` returned when the object was saved.
+        """
 
     def state(self) -> dict[str, Tensor]:
-        """What fitting learned: every attribute that is a tensor, and the weights of every module."""
-        state = {name: value for name, value in self._kept().items() if isinstance(value, Tensor)}
+        """Return what fitting learned: every attribute that is a tensor, and the weights of every module."""
+        state = {name: value for name, value in self._saved().items() if isinstance(value, Tensor)}
         for name, module in self._modules():
             state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
         return state
 
     def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state` and :meth:`facts` gave; modules are left in eval mode.
+        """Set what :meth:`state` and :meth:`facts` returned; modules end in eval mode.
 
         Raises:
-            ValueError: there are weights of a module that neither the constructor nor :meth:`build` makes.
+            ValueError: If there are weights of a module that neither the constructor nor :meth:`build`
+                creates.
         """
         for name, value in facts.items():
             setattr(self, name, value)
@@ -81,11 +101,11 @@ class Persistent:
                 raise ValueError(f"{type(self).__name__} has no module for the weights {name}: write build()")
             setattr(self, name, value)
 
-    def about(self) -> dict[str, Any]:
-        """All but the tensors of :meth:`state`, as JSON values: class, ``params`` and ``facts``.
+    def description(self) -> dict[str, Any]:
+        """Return all but the tensors, as JSON values: ``class``, ``params`` and ``facts``.
 
         Raises:
-            ValueError: an attribute would not survive; the message names it.
+            ValueError: If an attribute cannot be saved. The message names it.
         """
         params, facts = self.params(), self.facts()
         self._check_survival(facts)
@@ -93,27 +113,61 @@ class Persistent:
         return {"class": name, "params": params, "facts": facts}
 
     @classmethod
-    def rebuilt(cls, about: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> Self:
-        """From what :meth:`about` and :meth:`state` gave, of this class or one derived from it.
+    def rebuilt(cls, description: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> Self:
+        """Return the object that :meth:`description` and :meth:`state` were taken from.
+
+        Args:
+            description: What :meth:`description` returned, for this class or a subclass of it.
+            state: What :meth:`state` returned.
+            source: Where both come from, for error messages.
 
         Raises:
-            ValueError: they are of something else; the message names ``source``.
+            ValueError: If they belong to a class that is no subclass of this one.
         """
-        module, _, name = about["class"].partition(":")
+        path = cls.moved.get(description["class"], description["class"])
+        module, _, name = path.partition(":")
         found = getattr(importlib.import_module(module), name)
         if not (isinstance(found, type) and issubclass(found, cls)):
-            raise ValueError(f"{source} holds a {about['class']}, which is no {cls.__name__}")
-        fitted = found(**about["params"])
-        fitted.restore(state, about["facts"])
+            raise ValueError(f"{source} holds a {path}, which is no {cls.__name__}")
+        fitted = found(**found.upgraded(description["params"]))
+        fitted.restore(state, description["facts"])
         return fitted
 
-    def _modules(self) -> list[tuple[str, nn.Module]]:
-        return [(name, value) for name, value in self._kept().items() if isinstance(value, nn.Module)]
+    def save(self, folder: str | Path) -> None:
+        """Write ``model.safetensors``, then ``model.json``, into ``folder``; neither is ever half written.
 
-    def _kept(self) -> dict[str, Any]:
+        Raises:
+            ValueError: If an attribute cannot be saved. The message names it, and nothing is written.
+        """
+        description = self.description()
+        # Cloned, because the format refuses tensors that share memory.
+        state = {name: value.detach().cpu().clone().contiguous() for name, value in self.state().items()}
+        with atomic_write(Path(folder, "model.safetensors")) as partial:
+            save_file(state, partial)
+        with atomic_write(Path(folder, "model.json")) as partial:
+            partial.write_text(json.dumps(description, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Return what :meth:`save` of this class or of a subclass wrote into ``folder``.
+
+        Raises:
+            ValueError: If the folder holds an object of another class.
+        """
+        folder = Path(folder)
+        description = json.loads((folder / "model.json").read_text())
+        return cls.rebuilt(description, load_file(folder / "model.safetensors"), str(folder / "model.json"))
+
+    def _modules(self) -> list[tuple[str, nn.Module]]:
+        """Return the name and value of every attribute that is a module."""
+        return [(name, value) for name, value in self._saved().items() if isinstance(value, nn.Module)]
+
+    def _saved(self) -> dict[str, Any]:
+        """Return the attributes that are saved: all whose names do not begin with ``_``."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def _check_survival(self, values: Mapping[str, Any]) -> None:
+        """Refuse values that would not come back from JSON as they were."""
         for name, value in values.items():
             if not _survives_json(value):
                 raise ValueError(
@@ -122,36 +176,9 @@ class Persistent:
                     "begin its name with _ if nothing is lost without it"
                 )
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``model.safetensors``, then ``model.json``, into ``folder``; neither is ever half there.
-
-        Raises:
-            ValueError: an attribute would not survive; the message names it. Nothing is written.
-        """
-        about = self.about()
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "partial"
-        # Cloned, for the format refuses tensors that share memory.
-        state = {name: value.detach().cpu().clone().contiguous() for name, value in self.state().items()}
-        save_file(state, partial)
-        partial.rename(folder / "model.safetensors")
-        partial.write_text(json.dumps(about, indent=2) + "\n")
-        partial.rename(folder / "model.json")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what :meth:`save` wrote, by this class or one derived from it.
-
-        Raises:
-            ValueError: the folder holds something else.
-        """
-        folder = Path(folder)
-        about = json.loads((folder / "model.json").read_text())
-        return cls.rebuilt(about, load_file(folder / "model.safetensors"), str(folder / "model.json"))
-
 
 def _survives_json(value: Any) -> bool:
+    """Return whether a value comes back from JSON as it was."""
     try:
         return bool(json.loads(json.dumps(value)) == value)
     except (TypeError, ValueError):

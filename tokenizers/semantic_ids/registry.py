@@ -1,79 +1,61 @@
-"""Finds a tokenizer by name: a recipe, an installed plug-in, or any importable class."""
+"""Find a tokenizer by name: a recipe, a plug-in of an installed package, or any importable class."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import warnings
-from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from semantic_ids.choices import check_arguments, nearest_name, override
+from semantic_ids.choices import check_arguments, override
+from semantic_ids.plugins import Registry, first_line, subclass_of
 from semantic_ids.recipes import RECIPES, Recipe
 from semantic_ids.tokenizer import Tokenizer
 
-ENTRY_POINTS = "semantic_ids.tokenizers"
+
+def _as_recipe(found: Any) -> Recipe:
+    """Return the recipe of a plug-in's class: the class with its own defaults."""
+    tokenizer = subclass_of(Tokenizer)(found)  # type: ignore[type-abstract]
+    return Recipe(tokenizer, first_line(tokenizer), f"{tokenizer.__module__}:{tokenizer.__qualname__}")
+
+
+TOKENIZERS: Registry[Recipe] = Registry("tokenizer", "semantic_ids.tokenizers", RECIPES, _as_recipe)
+"""All tokenizers that a benchmark can name."""
 
 
 def recipes() -> dict[str, Recipe]:
-    """All tokenizers known by name: the built-in table, then plug-ins of installed packages.
+    """Return all named tokenizers: the built-in table, then plug-ins of installed packages.
 
     A plug-in that cannot be used is left out with a warning that names its package.
     """
-    found = dict(RECIPES)
-    for entry in entry_points(group=ENTRY_POINTS):
-        try:
-            found.setdefault(entry.name, _installed(entry))
-        except ValueError as error:
-            warnings.warn(str(error), stacklevel=2)
-    return found
+    return TOKENIZERS.all()
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe called ``name``, or one made of the class that ``module:Class`` names.
+    """Return the recipe called ``name``.
+
+    Args:
+        name: Name of a recipe or of an installed plug-in, or ``module:Class``.
 
     Raises:
-        ValueError: there is neither, and the message names the nearest known recipe; or it is a
-            plug-in that cannot be imported, or no tokenizer.
+        ValueError: If there is no such tokenizer (the message suggests the nearest name), if it cannot be
+            imported, or if it is no tokenizer.
     """
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        return _plug_in(repr(name), lambda: getattr(importlib.import_module(module), attribute), name)
-    if name in RECIPES:
-        return RECIPES[name]
-    installed = entry_points(group=ENTRY_POINTS)
-    if name not in installed.names:
-        raise ValueError(
-            f"no tokenizer is called {name!r}. {nearest_name(name, [*RECIPES, *sorted(installed.names)])}"
-        )
-    return _installed(installed[name])
-
-
-def _installed(entry: EntryPoint) -> Recipe:
-    package = entry.dist.name if entry.dist else "?"
-    return _plug_in(f"{entry.name!r} of the package {package}", entry.load, entry.value)
-
-
-def _plug_in(whose: str, load: Callable[[], Any], source: str) -> Recipe:
-    try:
-        tokenizer = load()
-    except Exception as error:  # an import runs the plug-in's own code, which may fail in any way
-        raise ValueError(f"tokenizer {whose} cannot be imported: {type(error).__name__}: {error}") from error
-    if not (isinstance(tokenizer, type) and issubclass(tokenizer, Tokenizer)):
-        raise ValueError(f"{whose} is not a subclass of semantic_ids.Tokenizer")
-    return Recipe(tokenizer, (inspect.getdoc(tokenizer) or "").partition("\n")[0], source)
+    return TOKENIZERS.load(name)
 
 
 def create(name: str, **params: Any) -> Tokenizer:
-    """An unfitted tokenizer: the recipe's choices, with ``params`` put over them.
+    """Return an unfitted tokenizer: a recipe's choices, with ``params`` put over them.
 
     Args:
-        name: of a recipe or plug-in, or ``module:Class``.
-        params: constructor arguments; see :func:`~semantic_ids.choices.override` for those that are choices.
+        name: Name of a recipe or of an installed plug-in, or ``module:Class``.
+        **params: Constructor arguments. Those that are choices may be changed in part, see
+            :func:`~semantic_ids.choices.override`.
 
     Raises:
-        ValueError: the name or a parameter is unknown.
+        ValueError: If the name or a parameter is unknown.
+
+    Example:
+        >>> tokenizer = create("rq-kmeans", levels=2, codebook_size=16)
+        >>> tokenizer.codebook_sizes
+        (16, 16)
     """
     chosen = recipe(name)
     check_arguments(f"tokenizer {name!r}", chosen.tokenizer, params)

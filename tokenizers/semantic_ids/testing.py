@@ -1,105 +1,84 @@
-"""Does a tokenizer keep to its contract? Called by a plug-in's own tests, as by ours."""
+"""Check that a tokenizer keeps the contract of :class:`~semantic_ids.tokenizer.Tokenizer`."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from semantic_ids.randomness import seeded
+from semantic_ids.contract import Skip, draw_random_state, expect, last_line, run_checks, set_random_state
 from semantic_ids.tokenizer import Tokenizer
 
 Make = Callable[[], Tokenizer]
-"""Gives a new tokenizer, not fitted: a class whose arguments all have defaults, or a function."""
+"""Returns a new, unfitted tokenizer: a class whose arguments all have defaults, or a function."""
 
 
 def check_tokenizer(make: Make) -> dict[str, str]:
-    """Try all that the benchmark relies on, on small made-up embeddings.
+    """Check everything that the benchmark relies on, with small made-up embeddings.
+
+    Call it in the tests of your own tokenizer.
 
     Args:
-        make: ``MyTokenizer``; or, where other arguments than the defaults make it quick,
+        make: ``MyTokenizer``, or a function with arguments that make it quick, such as
             ``partial(MyTokenizer, steps=40)`` or ``partial(create, "rq-vae", steps=40)``.
 
     Returns:
-        Name of a check → ``passed``, or ``skipped`` and the reason; in the order of :data:`CHECKS`.
+        Name of each check in :data:`CHECKS` to ``passed``, or to ``skipped: `` and the reason.
 
     Raises:
-        AssertionError: with the name of every check that failed, and what to do.
-        TypeError: ``make`` gives no tokenizer.
+        AssertionError: If a check failed. The message names every check that did, and what to do.
+        TypeError: If ``make`` returns no tokenizer.
+
+    Example:
+        >>> from functools import partial
+        >>> from semantic_ids import create
+        >>> check_tokenizer(partial(create, "lsh"))["encode_needs_fit"]
+        'passed'
     """
     if not isinstance(make(), Tokenizer):
         raise TypeError(f"{make!r} does not give a semantic_ids.Tokenizer")
-    results: dict[str, str] = {}
-    failed: dict[str, list[str]] = {}
-    unforeseen: Exception | None = None
-    for check in CHECKS:
-        name = check.__name__
-        try:
-            with ExitStack() as restore, seeded(0):
-                restore.callback(np.random.set_state, np.random.get_state())
-                restore.callback(random.setstate, random.getstate())
-                check(make)
-            results[name] = "passed"
-        except Skip as reason:
-            results[name] = f"skipped: {reason}"
-        except AssertionError as error:
-            failed.setdefault(str(error), []).append(name)
-        except Exception as error:
-            failed.setdefault(f"raised {type(error).__name__}: {error}", []).append(name)
-            unforeseen = unforeseen or error
-    if failed:
-        lines = [f"- {', '.join(names)}: {what}" for what, names in failed.items()]
-        head = f"{len(CHECKS) - len(results)} of {len(CHECKS)} checks failed"
-        raise AssertionError("\n".join([head, *lines])) from unforeseen
-    return results
-
-
-class Skip(Exception):  # noqa: N818 — no error
-    """The check says nothing about this tokenizer, or on this machine."""
+    return run_checks(CHECKS, make)
 
 
 def fit_returns_the_tokenizer(make: Make) -> None:
-    """So that ``MyTokenizer().fit(x).encode(x)`` works."""
+    """Check that ``fit`` returns self, so that ``MyTokenizer().fit(x).encode(x)`` works."""
     tokenizer = make()
-    _expect(tokenizer.fit(_embeddings()) is tokenizer, "end fit with: return self")
+    expect(tokenizer.fit(_embeddings()) is tokenizer, "end fit with: return self")
 
 
 def codebook_sizes_are_positive_ints(make: Make) -> None:
-    """Retrievers size their vocabularies by them."""
+    """Check ``codebook_sizes``; retrievers size their vocabularies by it."""
     sizes = _fitted(make).codebook_sizes
     good = isinstance(sizes, tuple) and sizes and all(type(size) is int and size > 0 for size in sizes)
-    _expect(good, f"codebook_sizes is {sizes!r} after fit; make it a tuple of positive ints, one a level")
+    expect(good, f"codebook_sizes is {sizes!r} after fit; make it a tuple of positive ints, one a level")
 
 
 def codes_keep_to_the_codebooks(make: Make) -> None:
-    """``(N, L)`` int64 within ``codebook_sizes``: for the items fitted, others far from them, and none."""
+    """Check that codes are ``(N, L)`` int64 within ``codebook_sizes``, also for unseen items and for none."""
     tokenizer = _fitted(make)
     sizes = tokenizer.codebook_sizes
     for x in (_embeddings(), 10 * _embeddings(seed=1), _embeddings()[:0]):
         codes, shape = tokenizer.encode(x), (len(x), len(sizes))
         gave = f"encode gave codes of shape {tuple(codes.shape)}"
-        _expect(codes.shape == shape, f"{gave} for {len(x)} items; codebook_sizes {sizes} ask for {shape}")
+        expect(codes.shape == shape, f"{gave} for {len(x)} items; codebook_sizes {sizes} ask for {shape}")
         gave = f"encode gave codes of dtype {str(codes.dtype).removeprefix('torch.')} on {codes.device}"
         good = codes.dtype == torch.int64 and codes.device.type == "cpu"
-        _expect(good, f"{gave}; return int64 on the CPU: codes.long().cpu()")
+        expect(good, f"{gave}; return int64 on the CPU: codes.long().cpu()")
         outside = codes[((codes < 0) | (codes >= torch.tensor(sizes))).any(dim=1)]
         gave = f"encode gave codes like {outside[:1].tolist()}"
-        _expect(not len(outside), f"{gave}; keep level l in 0 … K_l - 1, of codebook_sizes {sizes}")
+        expect(not len(outside), f"{gave}; keep level l in 0 … K_l - 1, of codebook_sizes {sizes}")
 
 
 def codes_depend_on_the_row_alone(make: Make) -> None:
-    """Asked again, in another order, and one by one."""
+    """Check that an item gets the same codes again, in another order, and in a batch of its own."""
     tokenizer, x = _fitted(make), _embeddings()
     codes = tokenizer.encode(x)
     asked = {
@@ -108,20 +87,20 @@ def codes_depend_on_the_row_alone(make: Make) -> None:
         "when asked alone": torch.cat([tokenizer.encode(row) for row in x.split(1)]),
     }
     for when, again in asked.items():
-        _expect(torch.equal(again, codes), f"encode gave an item other codes {when}; {_ALONE}")
+        expect(torch.equal(again, codes), f"encode gave an item other codes {when}; {_ALONE}")
 
 
 def equal_rows_get_equal_codes(make: Make) -> None:
-    """Also where all rows are equal, so that nothing varies, or there is a single one."""
+    """Check that equal items get equal codes, also when all items are equal or there is only one."""
     x = _embeddings()
     for rows in (torch.cat([x, x]), x[:1].repeat(20, 1), x[:1]):
         codes = _fitted(make, rows).encode(rows)
         same = len(torch.cat([rows, codes], dim=1).unique(dim=0)) == len(rows.unique(dim=0))
-        _expect(same, f"encode gave equal rows different codes; {_ALONE}")
+        expect(same, f"encode gave equal rows different codes; {_ALONE}")
 
 
 def bad_embeddings_are_refused(make: Make) -> None:
-    """With a ``ValueError``: what is no table of numbers, nothing to fit, another width than was fitted."""
+    """Check that NaN, wrong shapes, no rows and another width than was fitted raise a ``ValueError``."""
     fitted, nan, infinite = _fitted(make), _embeddings(), _embeddings()
     nan[3, 2], infinite[3, 2] = math.nan, math.inf
     _expect_refusal(make().fit, _embeddings()[:0], "fit took no rows")
@@ -132,56 +111,56 @@ def bad_embeddings_are_refused(make: Make) -> None:
 
 
 def encode_needs_fit(make: Make) -> None:
-    """Else retrievers would learn from IDs that mean nothing."""
+    """Check that ``encode`` before ``fit`` raises a ``ValueError``."""
     _expect_refusal(make().encode, _embeddings(), "encode answered before fit")
 
 
 def the_seed_alone_decides(make: Make) -> None:
-    """Two fits with one seed, in different global random states."""
+    """Check that two fits with one seed agree, whatever the global random state."""
     codes = []
     for state in (1, 2):
-        _set_random_state(state)
+        set_random_state(state)
         codes.append(_fitted(make).encode(_embeddings()))
-    _expect(torch.equal(*codes), f"two fits with one seed gave different codes; {_DRAW}")
+    expect(torch.equal(*codes), f"two fits with one seed gave different codes; {_DRAW}")
 
 
 def the_global_random_state_is_left_alone(make: Make) -> None:
-    """Of torch, NumPy and Python; else the order of a benchmark's steps would change its results."""
-    _set_random_state(1)
-    expected = torch.rand(1).item(), np.random.rand(), random.getstate()
-    _set_random_state(1)
+    """Check that fitting changes no global random state, so that the order of a benchmark's steps is free."""
+    set_random_state(1)
+    expected = draw_random_state()
+    set_random_state(1)
     _fitted(make).encode(_embeddings())
-    same = (torch.rand(1).item(), np.random.rand(), random.getstate()) == expected
-    _expect(same, f"fit or encode changed the global random state; {_DRAW}")
+    same = draw_random_state() == expected
+    expect(same, f"fit or encode changed the global random state; {_DRAW}")
 
 
 def the_embeddings_are_left_alone(make: Make) -> None:
-    """All tokenizers of a benchmark get the same."""
+    """Check that the embeddings are not changed, because all tokenizers of a benchmark share them."""
     x = _embeddings()
     _fitted(make, x).encode(x)
-    _expect(torch.equal(x, _embeddings()), "fit or encode changed the embeddings; work on embeddings.clone()")
+    expect(torch.equal(x, _embeddings()), "fit or encode changed the embeddings; work on embeddings.clone()")
 
 
 def fitting_again_forgets(make: Make) -> None:
-    """A fit on data of another width is as a first one."""
+    """Check that a second fit, on data of another width, equals a first one."""
     x, tokenizer = _embeddings(width=24), _fitted(make)
     tokenizer.fit(x, seed=3)
     same = torch.equal(tokenizer.encode(x), _fitted(make, x).encode(x))
-    _expect(same, "a second fit gave other codes than a first one would; set all that is learned anew")
+    expect(same, "a second fit gave other codes than a first one would; set all that is learned anew")
 
 
 def arguments_are_kept(make: Make) -> None:
-    """``params()`` are JSON values that make the same tokenizer again."""
+    """Check that ``params()`` returns JSON values that construct the same tokenizer again."""
     params = make().params()
     again = type(make())(**json.loads(json.dumps(params))).params()
     wrong = f"arguments {params} came back as {again} through JSON"
-    _expect(
+    expect(
         again == params, f"{wrong}; keep each as it is given in an attribute of its name, as a JSON value"
     )
 
 
 def a_loaded_tokenizer_is_the_same(make: Make) -> None:
-    """The same codes and codebook sizes, and the same files when it is saved again."""
+    """Check that a loaded tokenizer gives the same codes, and the same files when it is saved again."""
     tokenizer = _fitted(make)
     with TemporaryDirectory() as folder:
         first, second = Path(folder, "first"), Path(folder, "second")
@@ -191,26 +170,26 @@ def a_loaded_tokenizer_is_the_same(make: Make) -> None:
         files = [{path.name: path.read_bytes() for path in saved.iterdir()} for saved in (first, second)]
     same = torch.equal(loaded.encode(_embeddings()), tokenizer.encode(_embeddings()))
     same = same and loaded.codebook_sizes == tokenizer.codebook_sizes
-    _expect(same, f"a loaded tokenizer gave other codes; {_KEEP}")
-    _expect(files[0] == files[1], f"a loaded tokenizer saved other files than its own; {_KEEP}")
+    expect(same, f"a loaded tokenizer gave other codes; {_KEEP}")
+    expect(files[0] == files[1], f"a loaded tokenizer saved other files than its own; {_KEEP}")
 
 
 def a_fresh_process_can_load_it(make: Make) -> None:
-    """Nothing may hang on what only this process has."""
+    """Check that another process can load the saved tokenizer and gets the same codes."""
     tokenizer = _fitted(make)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     with TemporaryDirectory() as folder:
         tokenizer.save(folder)
         command = [sys.executable, "-c", _LOAD, folder]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    last = (done.stdout if done.returncode == 0 else done.stderr).strip().rpartition("\n")[2]
-    _expect(done.returncode == 0, f"a fresh process failed ({last}); define the class at the top of a module")
+    last = last_line(done.stdout if done.returncode == 0 else done.stderr)
+    expect(done.returncode == 0, f"a fresh process failed ({last}); define the class at the top of a module")
     same = json.loads(last) == tokenizer.encode(_embeddings()).tolist()
-    _expect(same, f"a fresh process that loaded it gave other codes; {_KEEP}")
+    expect(same, f"a fresh process that loaded it gave other codes; {_KEEP}")
 
 
 def decode_gives_embeddings(make: Make) -> None:
-    """``(N, L)`` → ``(N, D)`` finite float32, where there is a ``decode``."""
+    """Check that ``decode``, if there is one, gives ``(N, D)`` finite float32."""
     tokenizer = _fitted(make)
     for x in (_embeddings(), _embeddings()[:0]):
         try:
@@ -219,12 +198,12 @@ def decode_gives_embeddings(make: Make) -> None:
             raise Skip(reason) from reason
         good = decoded.shape == x.shape and decoded.dtype == torch.float32 and decoded.isfinite().all()
         gave = f"decode gave {decoded.dtype} of shape {tuple(decoded.shape)}"
-        _expect(good, f"{gave}; return finite float32 of shape {tuple(x.shape)}, or leave decode out")
+        expect(good, f"{gave}; return finite float32 of shape {tuple(x.shape)}, or leave decode out")
 
 
 def last_level_distances_depend_on_the_row_alone(make: Make) -> None:
-    """``(N, K_L)`` finite float64, none negative, where there is a ``last_level_distances``."""
-    # Not that the nearest codeword is the last code: an assignment may go by another rule, such as angles.
+    """Check that ``last_level_distances``, if there is one, gives ``(N, K_L)`` finite float64, none negative."""
+    # The nearest codeword need not be the last code: an assignment may follow another rule, such as angles.
     tokenizer, x = _fitted(make), _embeddings()
     measure, size = tokenizer.last_level_distances, tokenizer.codebook_sizes[-1]
     for rows in (x, x[:0]):
@@ -235,29 +214,29 @@ def last_level_distances_depend_on_the_row_alone(make: Make) -> None:
         good = distances.shape == (len(rows), size) and distances.dtype == torch.float64
         good = bool(good and (distances.isfinite() & (distances >= 0)).all())
         gave = f"last_level_distances gave {distances.dtype} of shape {tuple(distances.shape)}"
-        _expect(good, f"{gave}; return finite float64 >= 0 of shape {(len(rows), size)}, or leave it out")
+        expect(good, f"{gave}; return finite float64 >= 0 of shape {(len(rows), size)}, or leave it out")
     alone = torch.cat([measure(row) for row in x.flip(0).split(1)]).flip(0)
-    _expect(torch.equal(alone, measure(x)), f"last_level_distances gave an item others alone; {_ALONE}")
+    expect(torch.equal(alone, measure(x)), f"last_level_distances gave an item others alone; {_ALONE}")
 
 
 def on_step_gets_a_step_and_its_metrics(make: Make) -> None:
-    """They become curves, written as JSON."""
+    """Check that ``on_step`` gets an int and a mapping of floats, which become curves."""
     calls: list[tuple[int, Mapping[str, float]]] = []
     make().fit(_embeddings(), on_step=lambda step, metrics: calls.append((step, metrics)))
     for step, metrics in calls:
         good = type(step) is int and all(isinstance(value, int | float) for value in metrics.values())
-        _expect(good, f"fit called on_step({step!r}, {metrics!r}); give an int and floats: loss.item()")
+        expect(good, f"fit called on_step({step!r}, {metrics!r}); give an int and floats: loss.item()")
     if not calls:
         raise Skip("fit did not call on_step, here at least")
 
 
 def embeddings_may_be_on_the_gpu(make: Make) -> None:
-    """Where there is one."""
+    """Check that embeddings on the GPU, if there is one, get the same codes."""
     if not torch.cuda.is_available():
         raise Skip("there is no GPU that CUDA can use")
     x = _embeddings()
     same = torch.equal(_fitted(make, x.cuda()).encode(x.cuda()), _fitted(make, x).encode(x))
-    _expect(same, "embeddings on the GPU got other codes; work on the CPU, or always on one device")
+    expect(same, "embeddings on the GPU got other codes; work on the CPU, or always on one device")
 
 
 CHECKS: tuple[Callable[[Make], None], ...] = (
@@ -300,11 +279,6 @@ def _fitted(make: Make, x: Tensor | None = None) -> Tokenizer:
     return tokenizer
 
 
-def _expect(holds: object, otherwise: str) -> None:
-    if not holds:
-        raise AssertionError(otherwise)
-
-
 def _expect_refusal(call: Callable[[Tensor], object], x: Tensor, otherwise: str) -> None:
     try:
         call(x)
@@ -312,7 +286,3 @@ def _expect_refusal(call: Callable[[Tensor], object], x: Tensor, otherwise: str)
         return
     raise AssertionError(f"{otherwise}; derive the class that defines it from Tokenizer, which checks")
 
-
-def _set_random_state(seed: int) -> None:
-    for set_seed in (torch.manual_seed, np.random.seed, random.seed):
-        set_seed(seed)

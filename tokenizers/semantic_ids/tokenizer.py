@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from semantic_ids.persistence import Persistent
+from semantic_ids.types import OnStep
 
 _ROWS_AT_ONCE = 1 << 16
-
-OnStep = Callable[[int, Mapping[str, float]], None]
-"""Called while fitting with the step and the metrics of that step, for curves and progress."""
 
 
 class Tokenizer(Persistent, ABC):

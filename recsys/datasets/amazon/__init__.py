@@ -15,18 +15,13 @@ import polars as pl
 
 from recsys.datasets.amazon.metadata import read_items
 from recsys.datasets.amazon.reviews import TICKS, read_events
-from recsys.datasets.corpus import (
-    ITEMS,
-    Corpus,
-    distinct_events,
-    interactions_of,
-    item_ids_of,
-    items_of,
-    undescribed,
-)
+from recsys.datasets.corpus import ITEMS, Corpus, items_of, undescribed
 from recsys.datasets.formats.lines import checked_file
+from recsys.datasets.interactions import distinct_events, interactions_of, item_ids_of
+from recsys.datasets.readers import reader
 
 
+@reader
 def read_amazon(
     reviews: Path,
     meta: Path | None = None,

@@ -102,9 +102,7 @@ def parsed(
             rows.append(parse(line))
         except ValueError as error:
             if not skip_bad_lines:
-                raise ValueError(
-                    f"{path}, line {number}: {error} (--skip-bad-lines leaves it out)"
-                ) from error
+                raise ValueError(f"{path}, line {number}: {error} (skip_bad_lines leaves it out)") from error
             skipped.append(f"line {number}: {error}")
     if skipped:
         logger.warning("%s: %d broken lines skipped; %s", path, len(skipped), "; ".join(skipped[:3]))

@@ -76,7 +76,7 @@ class Tabbed:
             return block
         line, reason = broken.row(0)
         if not self.skip_bad_lines:
-            raise ValueError(f"{self.path}, line {line}: {reason} (--skip-bad-lines leaves it out)")
+            raise ValueError(f"{self.path}, line {line}: {reason} (skip_bad_lines leaves it out)")
         if not self.skipped:
             logger.warning("%s: broken lines skipped; first line %d: %s", self.path, line, reason)
         self.skipped += len(broken)

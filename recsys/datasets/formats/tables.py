@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.datasets.formats.lines import checked_file, excerpt, lines_of, opened
-from semantic_ids.choices import nearest_name
+from semantic_ids.plugins import nearest_name
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (".parquet", *SEPARATORS, ".jsonl")

@@ -13,19 +13,12 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from recsys.datasets.corpus import (
-    ITEMS,
-    JUDGEMENTS,
-    QUERIES,
-    Corpus,
-    checked_gains,
-    interactions_of,
-    items_of,
-    undescribed,
-)
+from recsys.datasets.corpus import ITEMS, JUDGEMENTS, QUERIES, Corpus, checked_gains, items_of, undescribed
 from recsys.datasets.formats.lines import checked_file
 from recsys.datasets.formats.tabbed import Tabbed
+from recsys.datasets.interactions import interactions_of
 from recsys.datasets.jdsearch.behavior import BEHAVIOR, GAINS, Behavior, read_behavior, terms
+from recsys.datasets.readers import reader
 
 __all__ = ["BEHAVIOR", "GAINS", "PRODUCTS", "read_jdsearch"]
 
@@ -40,6 +33,7 @@ PRODUCTS = (
 )
 
 
+@reader(search=True)
 def read_jdsearch(
     behavior: Path,
     products: Path | None = None,

@@ -24,7 +24,7 @@ from recsys.datasets.synthetic.world import make_world
 
 Known = TypeVar("Known")
 
-__all__ = ["CORPORA", "DEPARTMENTS", "LEAVES", "write_shop"]
+__all__ = ["CORPORA", "DEPARTMENTS", "LEAVES", "shop_options", "write_shop"]
 
 CORPORA: dict[str, tuple[Callable[..., dict[str, Path]], dict[str, tuple[Any, ...]]]] = {
     "amazon": (write_amazon, {"release": (2014, 2018, 2023)}),
@@ -35,6 +35,11 @@ CORPORA: dict[str, tuple[Callable[..., dict[str, Path]], dict[str, tuple[Any, ..
     "table": (write_table, {}),
 }
 """Corpus → its writer, and the values that each of its options may have, the usual one first."""
+
+
+def shop_options(corpus: str) -> list[str]:
+    """Return the names of the options that a corpus' shop has, such as ``release``."""
+    return list(CORPORA[corpus][1])
 
 
 def write_shop(

@@ -17,7 +17,7 @@ from recsys.datasets.synthetic.queries import Queries, ask_for
 from recsys.datasets.synthetic.shoppers import Shop
 from recsys.datasets.synthetic.words import PHRASES, names
 from recsys.datasets.synthetic.world import ANY, World
-from recsys.examples import Ints
+from semantic_ids.types import Ints
 
 EXAMPLES = pa.schema(
     [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from semantic_ids.files import atomic_write
 
 FAST = 1
 """Gzip level: the usual 6 takes three times as long and saves a quarter."""
@@ -18,7 +19,7 @@ FAST = 1
 
 def write_chunks(path: Path, chunks: Iterable[bytes]) -> Path:
     """Write bytes, packed where the name ends in ``.gz``; equal chunks make equal bytes."""
-    with _unfinished(path) as unfinished, unfinished.open("wb") as raw:
+    with atomic_write(path) as partial, partial.open("wb") as raw:
         if path.suffix == ".gz":
             with gzip.GzipFile(filename="", mode="wb", compresslevel=FAST, fileobj=raw, mtime=0) as packed:
                 packed.writelines(chunks)
@@ -29,7 +30,7 @@ def write_chunks(path: Path, chunks: Iterable[bytes]) -> Path:
 
 def write_parquet(path: Path, frames: Iterable[pl.DataFrame], schema: pa.Schema) -> Path:
     """Write frames, each a row group, as columns of these types."""
-    with _unfinished(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
+    with atomic_write(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         for frame in frames:
             writer.write_table(frame.select(schema.names).to_arrow().cast(schema))
     return path
@@ -53,14 +54,3 @@ def plain_lines(frame: pl.DataFrame, separator: str, encoding: str = "utf-8") ->
     """One line a row, nothing quoted."""
     lines = frame.select(pl.concat_str(pl.all(), separator=separator) + "\n").to_series()
     return lines.str.join("").item().encode(encoding)
-
-
-@contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes ``path`` if all goes well and goes away if not."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from recsys.datasets.synthetic.queries import ask_for
 from recsys.datasets.synthetic.shoppers import Shop
 from recsys.datasets.synthetic.words import DEPARTMENTS, FEATURES, LEAVES, PHRASES
 from recsys.datasets.synthetic.world import ANY
-from recsys.examples import Ints
+from semantic_ids.types import Ints
 
 BEHAVIOR = [
     "query",

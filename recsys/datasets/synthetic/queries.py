@@ -9,7 +9,7 @@ import polars as pl
 
 from recsys.datasets.synthetic.words import LEAVES, Spelling
 from recsys.datasets.synthetic.world import World
-from recsys.examples import Ints
+from semantic_ids.types import Ints
 
 NONE = -1
 """In place of a feature or brand: the query does not name one."""

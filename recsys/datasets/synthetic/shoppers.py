@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from recsys.datasets.synthetic.world import ANY, World
-from recsys.examples import Ints
+from semantic_ids.types import Ints
 
 SAME_LEAF, FOLLOW_UP, SAME_BRAND, FAVOURITE, POPULAR = range(5)
 HABITS = (0.35, 0.25, 0.15, 0.15, 0.10)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from recsys.examples import Ints
+from semantic_ids.types import Ints
 
 Words = tuple[str, ...]
 

@@ -17,7 +17,7 @@ from recsys.datasets.synthetic.words import (
     LEAVES_EACH,
     names,
 )
-from recsys.examples import Ints
+from semantic_ids.types import Ints
 
 ANY = -1
 """In place of a shelf: the whole shop, in which no item is more popular than another."""

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config.benchmark import BenchmarkConfig, ConfigError, load_config
+from pipelines.config.base import ConfigError
+from pipelines.config.benchmark import BenchmarkConfig
+from pipelines.config.loading import load_config
 
 EXPERIMENTS = Path(__file__).parents[3] / "pipelines" / "experiments"
 
@@ -36,8 +38,8 @@ def test_a_name_alone_stands_for_a_tokenizer_or_a_retriever(tiny: Path) -> None:
 def test_shared_parameters_reach_the_tokenizers_that_know_them_and_yield_to_their_own(tiny: Path) -> None:
     setting = "tokenizers.1={recipe: rq-kmeans, params: {levels: 5}}"
     config = load_config(tiny, [setting])
-    assert config.tokenizers[1].make(config.semantic_ids).codebook_sizes == (8,) * 5
-    made = config.tokenizers[0].make(config.semantic_ids).params()
+    assert config.tokenizers[1].create(config.semantic_ids).codebook_sizes == (8,) * 5
+    made = config.tokenizers[0].create(config.semantic_ids).params()
     assert {name: made[name] for name in config.semantic_ids} == dict(config.semantic_ids)
 
 
@@ -207,8 +209,8 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tiny: Path) -> None:
         "retrievers=[{kind: tiger, params: {training: {learning_rate: 2e-3}}}]",
     ]
     config = load_config(tiny, settings)
-    assert config.tokenizers[0].make(config.semantic_ids).params()["learning_rate"] == 0.001
-    assert config.retrievers[0].make().params()["training"]["learning_rate"] == 0.002
+    assert config.tokenizers[0].create(config.semantic_ids).params()["learning_rate"] == 0.001
+    assert config.retrievers[0].create().params()["training"]["learning_rate"] == 0.002
 
 
 @pytest.mark.parametrize(

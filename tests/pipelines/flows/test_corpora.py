@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config.benchmark import BenchmarkConfig, load_config
+from pipelines.config.benchmark import BenchmarkConfig
+from pipelines.config.loading import load_config
 from pipelines.report.html import html_report
 from pipelines.results.reading import read_results
 from pipelines.results.summary import Results

@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.responses import DeploymentResponse
 
-from pipelines.config.benchmark import load_config
+from pipelines.config.loading import load_config
 from pipelines.tracking import embedded_uri
 
 ROOT = Path(__file__).parents[3]

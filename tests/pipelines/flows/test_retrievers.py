@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.config.benchmark import ConfigError, load_config
+from pipelines.config.base import ConfigError
+from pipelines.config.loading import load_config
 from pipelines.run.plan import plan
 from pipelines.run.store import Step
 from pipelines.tracking import embedded_uri
 from recsys.retrievers.base import Retriever
-from recsys.retrievers.ensemble import Fused
+from recsys.retrievers.ensemble import Ensemble
 
 EVERY = """
 name: every
@@ -35,10 +36,10 @@ retrievers:
   - kind: sasrec
     params: {width: 16, feed_forward: 16, training: &brief {steps: 4, batch_size: 32, evaluate_every: 2}}
   - kind: tiger
-    params: {width: 16, layers: 1, heads: 2, head_width: 8, feed_forward: 16, beam: 3, training: *brief}
-  - {kind: fused, name: untrained, members: [knn-sum, transition-knn]}
-  - {kind: fused, name: both, members: [tiger, untrained, sasrec]}
-  - {kind: fused, name: ensemble, members: [tiger, sasrec, knn-sum], times: 2}
+    params: {width: 16, layers: 1, heads: 2, head_width: 8, feed_forward: 16, search: {beam: 3}, training: *brief}
+  - {kind: ensemble, name: untrained, members: [knn-sum, transition-knn]}
+  - {kind: ensemble, name: both, members: [tiger, untrained, sasrec]}
+  - {kind: ensemble, name: ensemble, members: [tiger, sasrec, knn-sum], times: 2}
 evaluation: {cutoffs: [10], reference: rq-kmeans}
 """
 FLOORS = {"popularity", "item-knn", "content-knn", "knn-sum", "transition-knn", "untrained"}
@@ -108,18 +109,18 @@ def test_only_mixtures_are_fitted_anew_for_another_protocol(every: Path) -> None
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("retrievers=[popularity, {kind: fused}]", "fused needs members: names of retrievers above it"),
+        ("retrievers=[popularity, {kind: ensemble}]", "fused needs members: names of retrievers above it"),
         (
-            "retrievers=[{kind: fused, members: [popularity]}, popularity]",
+            "retrievers=[{kind: ensemble, members: [popularity]}, popularity]",
             "'popularity', which is none of those",
         ),
-        ("retrievers=[knn-sum, {kind: fused, members: [knn-sun]}]", "Did you mean 'knn-sum'"),
+        ("retrievers=[knn-sum, {kind: ensemble, members: [knn-sun]}]", "Did you mean 'knn-sum'"),
         (
             "retrievers=[knn-sum, {kind: popularity, members: [knn-sum]}]",
             "'popularity' has no members; fused has",
         ),
         ("retrievers=[{kind: sasrec, times: 2}]", "'sasrec' is fitted once; name it in a fused with times"),
-        ("retrievers=[popularity, {kind: fused, members: [popularity], times: 0}]", "times"),
+        ("retrievers=[popularity, {kind: ensemble, members: [popularity], times: 0}]", "times"),
         ("seeds=[-1]", "greater than or equal to 0"),
         ("seeds=[4294967296]", "less than 4294967296"),
         ("seeds=[true]", "valid integer"),
@@ -141,10 +142,10 @@ def test_all_retrievers_run_and_tell_of_themselves(
     assert not list(stages.rglob("*.checkpoint*"))
     (folder,) = (stages / "fit").glob("both_rq-kmeans_seed_1-*")
     both = Retriever.load(folder / "retriever")
-    assert isinstance(both, Fused)
+    assert isinstance(both, Ensemble)
     assert {name: type(member).__name__ for name, member in both.members.items()} == {
         "tiger": "Tiger",
-        "untrained": "Fused",
+        "untrained": "Ensemble",
         "sasrec": "SasRec",
     }
     assert sum(both.weights) == pytest.approx(1)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from pipelines.config.benchmark import NO_TOKENIZER
 from pipelines.report.charts import category_maps, score_chart, usage_curves
+from pipelines.report.console import console_report
 from pipelines.report.formatting import (
     decimal,
     figure_label,
@@ -18,10 +20,12 @@ from pipelines.report.formatting import (
     metric_label,
     percent,
 )
-from pipelines.report.html import console_report, html_report, table, tokenizer_table
+from pipelines.report.html import html_report
+from pipelines.report.tables import table, tokenizer_table
 from pipelines.report.verdicts import verdicts
 from pipelines.results.categories import CodeCategories
-from pipelines.results.summary import NO_TOKENIZER, Dataset, Results, Row, TokenizerRow
+from pipelines.results.cell import Dataset
+from pipelines.results.summary import Results, Row, TokenizerRow
 from recsys.evaluation.significance import Comparison
 
 

@@ -9,7 +9,8 @@ import polars as pl
 from pipelines.config.data import DataConfig
 from pipelines.results.categories import CodeCategories, read_categories
 from pipelines.run import stages
-from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus
+from recsys.datasets.interactions import interactions_of
 from recsys.datasets.synthetic import DEPARTMENTS
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pipelines.config.benchmark import NO_RETRIEVER
 from pipelines.results.reading import read_cell
-from pipelines.results.summary import NO_RETRIEVER
 
 
 def test_a_cell_knows_whose_codes_it_has_and_what_became_of_collisions(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipelines.config.benchmark import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.results.categories import CodeCategories
-from pipelines.results.summary import NO_RETRIEVER, NO_TOKENIZER, Cell, Dataset, Results, summarise
+from pipelines.results.cell import Cell, Dataset
+from pipelines.results.summary import Results, summarise
 from recsys.evaluation.scores import QueryScores
 from recsys.evaluation.significance import holm
 

@@ -21,7 +21,8 @@ from scipy import stats
 from torch import Tensor
 
 from pipelines.tracking import embedded_uri
-from semantic_ids.tokenizer import OnStep, Tokenizer
+from semantic_ids.tokenizer import Tokenizer
+from semantic_ids.types import OnStep
 
 Gritrec = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config.benchmark import ConfigError, load_config
+from pipelines.config.base import ConfigError
+from pipelines.config.loading import load_config
 from pipelines.run.plan import plan
 from pipelines.run.store import Step, Store
 
@@ -68,7 +69,8 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, interactions_of, item_ids_of, items_of
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, items_of
+from recsys.datasets.interactions import interactions_of, item_ids_of
 
 
 def read_log(log: Path, *, k_core: int = 1) -> Corpus:

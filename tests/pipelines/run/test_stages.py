@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pipelines.run import stages
-from pipelines.run.stages import Curves, fit, tokenize
+from pipelines.run.progress import MetricLogger
+from pipelines.run.stages import fit, tokenize
 from pipelines.run.store import Step, Store
 from recsys.examples import Ragged
 from recsys.splits import Sequences, write_sequences
@@ -87,7 +88,7 @@ def test_what_a_disk_does_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_curves_take_any_number(tmp_path: Path) -> None:
-    curves = Curves(tmp_path / "curves.jsonl", None)
+    curves = MetricLogger(tmp_path / "curves.jsonl", None)
     curves(1, {"tensor": torch.tensor(1.5), "numpy": np.float32(0.5), "count": 2})  # type: ignore[dict-item]
     line = json.loads((tmp_path / "curves.jsonl").read_text())
     assert line == {"step": 1, "tensor": 1.5, "numpy": 0.5, "count": 2.0}
@@ -116,14 +117,14 @@ def test_a_fit_that_was_cut_short_goes_on_from_its_checkpoint(
         store.make(corpus)
     through.make(step)
 
-    class Fragile(Curves):
+    class Fragile(MetricLogger):
         def __call__(self, step: int, metrics: Any) -> None:
             super().__call__(step, metrics)
             if step == 6:
                 raise CutShortError
 
     with monkeypatch.context() as patched:
-        patched.setattr(stages, "Curves", Fragile)
+        patched.setattr(stages, "MetricLogger", Fragile)
         with pytest.raises(CutShortError):
             broken.make(step)
     (left,) = broken.folder(step).parent.iterdir()

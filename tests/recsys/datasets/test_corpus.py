@@ -6,18 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.datasets.corpus import (
-    EVENTS,
-    ITEMS,
-    JUDGEMENTS,
-    QUERIES,
-    Corpus,
-    checked_gains,
-    distinct_events,
-    interactions_of,
-    item_ids_of,
-    items_of,
-)
+from recsys.datasets.corpus import EVENTS, ITEMS, JUDGEMENTS, QUERIES, Corpus, checked_gains, items_of
+from recsys.datasets.interactions import distinct_events, interactions_of, item_ids_of
 
 Event = tuple[str, str, int]
 

@@ -84,7 +84,7 @@ def another_error(path: Path) -> None:
 
 
 def not_left_out(path: Path, skip_bad_lines: bool = True) -> None:
-    raise ValueError(f"{path}, line 3: broken (--skip-bad-lines leaves it out)")
+    raise ValueError(f"{path}, line 3: broken (skip_bad_lines leaves it out)")
 
 
 def executed(path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import polars as pl
 
-from recsys.datasets.corpus import EVENTS, ITEMS, JUDGEMENTS, QUERIES, Corpus, interactions_of
+from recsys.datasets.corpus import EVENTS, ITEMS, JUDGEMENTS, QUERIES, Corpus
 from recsys.datasets.health import health
+from recsys.datasets.interactions import interactions_of
 
 CATALOGUE = pl.DataFrame(
     [("a", "red tea pot", "B", ["x"], ""), ("b", "", "", [], ""), ("c", "cup", "", [], "small")],

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from recsys.datasets.corpus import Corpus
 from recsys.datasets.plain import read_sequence_file, read_table
-from recsys.datasets.readers import reader
+from recsys.datasets.readers import READERS
 
 PAGE = (Path(__file__).parents[3] / "docs/your-data.md").read_text()
 
@@ -357,7 +357,7 @@ def test_the_page_on_your_data_is_true(tmp_path: Path, monkeypatch: pytest.Monke
     sections = [benchmark["data"] for benchmark in benchmarks]
     assert {section["reader"] for section in sections} == {"table", "sequences"}
     for section in sections:
-        read = reader(section.pop("reader"))
+        read = READERS.load(section.pop("reader"))
         raw = Path(section.pop("raw"))
         parameters = inspect.signature(read).parameters
         files = [name for name in section if "Path" in str(parameters[name].annotation)]

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import chi2_contingency, chisquare
 
-from recsys.datasets.corpus import interactions_of
+from recsys.datasets.interactions import interactions_of
 from recsys.datasets.synthetic import CORPORA, LEAVES, write_shop
 from recsys.datasets.synthetic.queries import NONE, Queries, ask_for
 from recsys.datasets.synthetic.shoppers import Shop

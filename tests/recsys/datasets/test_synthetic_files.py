@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.datasets.movielens import GENRES_100K
-from recsys.datasets.readers import SEARCH, reader
+from recsys.datasets.readers import READERS
 from recsys.datasets.synthetic import DEPARTMENTS, LEAVES, write_shop
 from recsys.datasets.synthetic.files import write_chunks
 from recsys.datasets.synthetic.shoppers import Shop
@@ -419,7 +419,7 @@ def test_movielens_in_csv(write: Write, truth: list[tuple[int, int, int]], relea
     tables = {}
     for parameter, path in files.items():
         with path.open(newline="", encoding="utf-8") as lines:
-            tables[parameter] = list(csv.reader(lines))
+            tables[parameter] = list(csv.READERS.load(lines))
         assert path.read_bytes().count(b"\r\n") == len(tables[parameter])
     assert tables["ratings"][0] == ["userId", "movieId", "rating", "timestamp"]
     ratings = [
@@ -456,7 +456,7 @@ def test_movielens_100k(write: Write, truth: list[tuple[int, int, int]]) -> None
     assert sorted(found) == sorted(truth)
     films = movielens_lines(files["movies"], "|", "latin-1")
     in_csv = write("movielens")["movies"].read_text(encoding="utf-8").splitlines()[1:]
-    for fields, (film, title, genres) in zip(films, csv.reader(in_csv), strict=True):
+    for fields, (film, title, genres) in zip(films, csv.READERS.load(in_csv), strict=True):
         assert len(fields) == 5 + 19
         assert fields[:5] == [film, title, f"01-Jan-{title[-5:-1]}", "", ""]
         flagged = {genre for genre, flag in zip(GENRES_100K, fields[5:], strict=True) if flag == "1"}
@@ -507,7 +507,7 @@ def test_tables(write: Write, truth: list[tuple[int, int, int]]) -> None:
 def test_readers_find_every_event_and_every_title(
     write: Write, truth: list[tuple[int, int, int]], corpus: str, options: dict[str, Any]
 ) -> None:
-    found = reader(corpus)(**write(corpus, **options), **options, k_core=1)
+    found = READERS.load(corpus)(**write(corpus, **options), **options, k_core=1)
     users, items, _ = (set(numbers) for numbers in zip(*truth, strict=True))
     assert len(found.interactions) == len(truth)
     assert found.interactions["user_id"].n_unique() == len(users)
@@ -515,9 +515,9 @@ def test_readers_find_every_event_and_every_title(
     assert "" not in found.items["title"]
 
 
-@pytest.mark.parametrize("corpus", SEARCH)
+@pytest.mark.parametrize("corpus", [name for name in READERS.names() if is_search(READERS.load(name))])
 def test_readers_find_queries_that_titles_answer(write: Write, corpus: str) -> None:
-    found = reader(corpus)(**write(corpus))
+    found = READERS.load(corpus)(**write(corpus))
     assert found.queries is not None
     assert found.judgements is not None
     assert set(found.queries["split"]) == {"train", "valid", "test"}

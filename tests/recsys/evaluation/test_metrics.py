@@ -142,5 +142,5 @@ def test_recall_counts_targets_from_the_relevant_gain_on_and_ndcg_sees_all_gains
     assert [scores["recall_at_2"].item() for scores in (anything, relevant, exact)] == [2 / 3, 1 / 2, 0.0]
     assert [scores["recall_at_3"].item() for scores in (anything, relevant, exact)] == [1.0, 1.0, 1.0]
     assert anything["ndcg_at_3"] == relevant["ndcg_at_3"] == exact["ndcg_at_3"]
-    with pytest.raises(ValueError, match=r"have no target with a gain of 2 at least"):
+    with pytest.raises(ValueError, match=r"have no target with a gain of at least 2"):
         per_query_scores(ranking, examples, [2], relevant_gain=2.0)

@@ -10,17 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from recsys.evaluation.scores import QueryScores
-from recsys.evaluation.significance import (
-    Comparison,
-    compare_all,
-    holm,
+from recsys.evaluation.hypothesis_tests import (
     mean_interval,
     paired_t_test,
     permutation_p,
     seed_test,
     wilcoxon,
 )
+from recsys.evaluation.scores import QueryScores
+from recsys.evaluation.significance import Comparison, compare_all, holm
 
 
 def scores_of(values: np.ndarray, digest: str = "d") -> QueryScores:
@@ -56,7 +54,7 @@ def test_p_is_that_of_scipy_on_the_saved_files(tmp_path: Path) -> None:
     read = {n: QueryScores.read(tmp_path / f"{n}.parquet") for n in "ab"}
     (result,) = compare_all({n: [scores] for n, scores in read.items()}, "ndcg_at_10", [("a", "b")])
     expected = stats.ttest_rel(saved[1], saved[0])
-    assert result.p_value == expected.pvalue
+    assert result.tests["t_test"].p == expected.pvalue
     assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-12)
     narrow = paired_t_test(*saved, confidence=0.8)
     assert (narrow.low, narrow.high) == pytest.approx(tuple(expected.confidence_interval(0.8)), rel=1e-12)
@@ -67,8 +65,17 @@ def test_identical_scores_are_no_difference() -> None:
         warnings.simplefilter("error")
         result = compare(noisy(1), noisy(1))
     assert (result.difference, result.low, result.high, result.effect_size) == (0, 0, 0, 0)
-    assert (result.boot_low, result.boot_high, result.rank_effect) == (0, 0, 0)
-    assert (result.p_value, result.p_adjusted, result.p_wilcoxon, result.p_permutation) == (1, 1, 1, 1)
+    assert (
+        result.tests["bootstrap"].low,
+        result.tests["bootstrap"].high,
+        result.tests["wilcoxon"].effect,
+    ) == (0, 0, 0)
+    assert (
+        result.tests["t_test"].p,
+        result.tests["t_test"].p_adjusted,
+        result.tests["wilcoxon"].p_adjusted,
+        result.tests["permutation"].p_adjusted,
+    ) == (1, 1, 1, 1)
     assert (result.verdict, result.dissent) == ("no evidence", [])
 
 
@@ -76,12 +83,14 @@ def test_the_same_difference_on_every_query_is_certain() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = compare(np.ones(5), np.zeros(5))
-    assert (result.difference, result.low, result.high, result.p_value) == (-1, -1, -1, 0)
-    assert (result.effect_size, result.rank_effect) == (-np.inf, -1)
-    assert (result.boot_low, result.boot_high) == (-1, -1)
+    assert (result.difference, result.low, result.high, result.tests["t_test"].p) == (-1, -1, -1, 0)
+    assert (result.effect_size, result.tests["wilcoxon"].effect) == (-np.inf, -1)
+    assert (result.tests["bootstrap"].low, result.tests["bootstrap"].high) == (-1, -1)
     # Five signs are all alike in 2 of 32 cases, however large the difference.
-    assert (result.p_wilcoxon, result.p_permutation) == pytest.approx((2 / 32, 2 / 32), abs=0.01)
-    assert (result.verdict, result.dissent) == ("worse", ["Wilcoxon", "permutation"])
+    assert (result.tests["wilcoxon"].p_adjusted, result.tests["permutation"].p_adjusted) == pytest.approx(
+        (2 / 32, 2 / 32), abs=0.01
+    )
+    assert (result.verdict, result.dissent) == ("worse", ["wilcoxon", "permutation"])
 
 
 def test_p_values_without_a_difference_are_uniform() -> None:
@@ -145,8 +154,8 @@ def test_a_family_is_adjusted_as_one_and_keeps_its_order() -> None:
     pairs = [("reference", "slightly"), ("reference", "clearly")]
     slight, clear = compare_all({name: [s] for name, s in scores.items()}, "ndcg_at_10", pairs)
     assert slight.mean_b == scores["slightly"].mean()["ndcg_at_10"]
-    assert slight.p_adjusted == max(slight.p_value, 2 * clear.p_value)
-    assert clear.p_adjusted == 2 * clear.p_value
+    assert slight.tests["t_test"].p_adjusted == max(slight.tests["t_test"].p, 2 * clear.tests["t_test"].p)
+    assert clear.tests["t_test"].p_adjusted == 2 * clear.tests["t_test"].p
     assert clear.verdict == "better"
 
 
@@ -156,7 +165,7 @@ def test_the_verdict_follows_the_adjusted_p() -> None:
     scores = {"a": [scores_of(a)], "b": [scores_of(b)]}
     (alone,) = compare_all(scores, "ndcg_at_10", [("a", "b")])
     in_family = compare_all(scores, "ndcg_at_10", [("a", "b"), ("a", "a")])[0]
-    assert alone.p_value == in_family.p_value == pytest.approx(0.028, abs=0.001)
+    assert alone.tests["t_test"].p == in_family.tests["t_test"].p == pytest.approx(0.028, abs=0.001)
     assert (alone.verdict, in_family.verdict) == ("better", "no evidence")
 
 
@@ -175,8 +184,8 @@ def test_a_difference_that_seeds_do_not_repeat_is_no_evidence() -> None:
     expected = stats.ttest_ind(
         [s.mean()["ndcg_at_10"] for s in a], [s.mean()["ndcg_at_10"] for s in b], equal_var=False
     )
-    assert test.p_adjusted < 1e-6
-    assert test.p_seeds == pytest.approx(expected.pvalue)
+    assert test.tests["t_test"].p_adjusted < 1e-6
+    assert test.tests["seeds"].p == pytest.approx(expected.pvalue)
     assert test.verdict == "no evidence"
     steady = [scores_of(users + shift) for shift in (0.050, 0.051, 0.052)]
     (test,) = compare_all({"a": a, "b": steady}, "ndcg_at_10", [("a", "b")])
@@ -223,8 +232,8 @@ def test_a_lead_over_a_deterministic_floor_must_hold_over_seeds() -> None:
         "steady": [scores_of(users + shift + noisy(9) * 1e-3) for shift in (0.050, 0.051, 0.052)],
     }
     lucky, steady = compare_all(runs, "ndcg_at_10", [("floor", "lucky"), ("floor", "steady")])
-    assert lucky.p_adjusted < 1e-6
-    assert lucky.p_seeds is not None
+    assert lucky.tests["t_test"].p_adjusted < 1e-6
+    assert lucky.tests["seeds"].p is not None
     assert (lucky.verdict, lucky.reversed().verdict) == ("no evidence", "no evidence")
     assert (steady.verdict, steady.reversed().verdict) == ("better", "worse")
 
@@ -234,14 +243,16 @@ def test_every_test_over_queries_is_that_of_scipy(n: int) -> None:
     a = np.random.default_rng(n).choice([0, 0, 0.5, 1], n)
     b = np.where(np.random.default_rng(1).random(n) < 0.3, np.roll(a, 1) + 0.2, a)
     found, differences = compare(a, b), b - a
-    assert found.p_wilcoxon == pytest.approx(stats.wilcoxon(differences.round(12)).pvalue)
+    assert found.tests["wilcoxon"].p_adjusted == pytest.approx(stats.wilcoxon(differences.round(12)).pvalue)
     permuted = stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=20_000, rng=0
     )
-    assert found.p_permutation == pytest.approx(permuted.pvalue, abs=4 * np.sqrt(0.25 / 10_000))
+    assert found.tests["permutation"].p_adjusted == pytest.approx(
+        permuted.pvalue, abs=4 * np.sqrt(0.25 / 10_000)
+    )
     drawn = stats.bootstrap((differences,), np.mean, n_resamples=20_000, method="percentile", rng=0)
     spread = differences.std() / np.sqrt(n)
-    assert (found.boot_low, found.boot_high) == pytest.approx(
+    assert (found.tests["bootstrap"].low, found.tests["bootstrap"].high) == pytest.approx(
         tuple(drawn.confidence_interval), abs=0.1 * spread
     )
 
@@ -249,9 +260,9 @@ def test_every_test_over_queries_is_that_of_scipy(n: int) -> None:
 def test_two_queries_are_enough_for_every_test() -> None:
     # Four pairs of signs, two of which sum to as much as is seen; draws of both, one, or the other alone.
     found = compare(np.array([0.0, 0.0]), np.array([0.2, 0.6]))
-    assert found.p_wilcoxon == stats.wilcoxon([0.2, 0.6]).pvalue == 0.5
-    assert found.p_permutation == pytest.approx(0.5, abs=0.02)
-    assert (found.boot_low, found.boot_high) == pytest.approx((0.2, 0.6))
+    assert found.tests["wilcoxon"].p_adjusted == stats.wilcoxon([0.2, 0.6]).pvalue == 0.5
+    assert found.tests["permutation"].p_adjusted == pytest.approx(0.5, abs=0.02)
+    assert (found.tests["bootstrap"].low, found.tests["bootstrap"].high) == pytest.approx((0.2, 0.6))
 
 
 def test_flips_that_reach_what_is_seen_are_counted_and_the_data_too() -> None:
@@ -274,7 +285,7 @@ def test_ties_are_counted_however_far_another_method_of_the_family_is() -> None:
     runs = {name: [scores_of(values)] for name, values in (("far", far), ("a", a), ("b", b))}
     _, test = compare_all(runs, "ndcg_at_10", [("far", "a"), ("a", "b")])  # Holm leaves the larger p alone
     p = 2 / 2**7
-    assert test.p_permutation == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 10_000))
+    assert test.tests["permutation"].p_adjusted == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 10_000))
 
 
 def test_ranks_of_differences_by_hand() -> None:
@@ -293,12 +304,23 @@ def test_rounding_is_no_difference_and_breaks_no_tie() -> None:
     clean = np.array([0.5, 0.5, -0.5, 0.25, -0.25, 0.25, 0.75])
     assert wilcoxon(clean + noise * np.arange(7)) == wilcoxon(clean)
     same = compare(np.full(9, 0.2), np.full(9, 0.2) + noise)
-    assert (same.p_wilcoxon, same.p_permutation, same.boot_low, same.boot_high) == (1, 1, 0, 0)
-    assert (same.p_value, same.p_adjusted, same.difference, same.low, same.high) == (1, 1, 0, 0, 0)
+    assert (
+        same.tests["wilcoxon"].p_adjusted,
+        same.tests["permutation"].p_adjusted,
+        same.tests["bootstrap"].low,
+        same.tests["bootstrap"].high,
+    ) == (1, 1, 0, 0)
+    assert (
+        same.tests["t_test"].p,
+        same.tests["t_test"].p_adjusted,
+        same.difference,
+        same.low,
+        same.high,
+    ) == (1, 1, 0, 0, 0)
     assert (same.effect_size, same.verdict, same.dissent) == (0, "no evidence", [])
     # A shift of every query by .1 is the same for all, though rounding makes it vary.
     shifted = compare(noisy(1), noisy(1) + 0.1)
-    assert (shifted.p_value, shifted.effect_size) == (0, np.inf)
+    assert (shifted.tests["t_test"].p, shifted.effect_size) == (0, np.inf)
 
 
 def test_rounding_is_no_difference_beside_a_method_that_is_far() -> None:
@@ -309,7 +331,12 @@ def test_rounding_is_no_difference_beside_a_method_that_is_far() -> None:
     }
     assert (runs["a"][0].columns["ndcg_at_10"] != runs["b"][0].columns["ndcg_at_10"]).any()
     _, same = compare_all(runs, "ndcg_at_10", [("far", "a"), ("a", "b")])
-    assert (same.p_adjusted, same.p_wilcoxon, same.p_permutation, same.verdict) == (1, 1, 1, "no evidence")
+    assert (
+        same.tests["t_test"].p_adjusted,
+        same.tests["wilcoxon"].p_adjusted,
+        same.tests["permutation"].p_adjusted,
+        same.verdict,
+    ) == (1, 1, 1, "no evidence")
 
 
 def test_every_p_over_queries_is_adjusted_over_the_family() -> None:
@@ -318,11 +345,11 @@ def test_every_p_over_queries_is_adjusted_over_the_family() -> None:
     runs["a"] = [scores_of(noisy(1))]
     alone = [compare_all(runs, "ndcg_at_10", [pair])[0] for pair in (("a", "b"), ("a", "c"))]
     family = compare_all(runs, "ndcg_at_10", [("a", "b"), ("a", "c")])
-    expected = holm([test.p_wilcoxon for test in alone])
-    assert [test.p_wilcoxon for test in family] == pytest.approx(expected)
-    assert alone[0].p_wilcoxon != pytest.approx(expected[0])
-    expected = holm([test.p_permutation for test in alone])
-    assert [test.p_permutation for test in family] == pytest.approx(expected, abs=0.02)
+    expected = holm([test.tests["wilcoxon"].p_adjusted for test in alone])
+    assert [test.tests["wilcoxon"].p_adjusted for test in family] == pytest.approx(expected)
+    assert alone[0].tests["wilcoxon"].p_adjusted != pytest.approx(expected[0])
+    expected = holm([test.tests["permutation"].p_adjusted for test in alone])
+    assert [test.tests["permutation"].p_adjusted for test in family] == pytest.approx(expected, abs=0.02)
 
 
 def test_a_pair_is_tested_alike_in_whatever_family_it_stands() -> None:
@@ -331,20 +358,20 @@ def test_a_pair_is_tested_alike_in_whatever_family_it_stands() -> None:
     for pair, test in zip(pairs, compare_all(runs, "ndcg_at_10", pairs), strict=True):
         alone = compare_all(runs, "ndcg_at_10", [pair])[0]
         spread = (alone.high - alone.low) / 4
-        assert (test.mean_a, test.difference, test.rank_effect) == (
+        assert (test.mean_a, test.difference, test.tests["wilcoxon"].effect) == (
             alone.mean_a,
             alone.difference,
-            alone.rank_effect,
+            alone.tests["wilcoxon"].effect,
         )
-        assert test.boot_low == pytest.approx(alone.boot_low, abs=0.1 * spread)
-        assert test.boot_high == pytest.approx(alone.boot_high, abs=0.1 * spread)
+        assert test.tests["bootstrap"].low == pytest.approx(alone.tests["bootstrap"].low, abs=0.1 * spread)
+        assert test.tests["bootstrap"].high == pytest.approx(alone.tests["bootstrap"].high, abs=0.1 * spread)
 
 
 def test_a_permutation_test_can_show_a_difference_in_the_largest_family() -> None:
     # After Holm's correction of 600 pairs the least p of 10,000 flips would be .06.
     runs = {"a": [scores_of(noisy(1))], "b": [scores_of(noisy(2, shift=0.05))]}
     tests = compare_all(runs, "ndcg_at_10", [("a", "b")] * 600)
-    assert {test.p_permutation < 0.05 for test in tests} == {True}
+    assert {test.tests["permutation"].p_adjusted < 0.05 for test in tests} == {True}
 
 
 def test_the_same_call_gives_the_same_numbers() -> None:
@@ -352,9 +379,11 @@ def test_the_same_call_gives_the_same_numbers() -> None:
     turned = compare(noisy(2), noisy(1)).reversed()
     found = compare(noisy(1), noisy(2))
     assert turned.verdict == found.verdict
-    assert turned.rank_effect == found.rank_effect
-    assert turned.p_permutation == found.p_permutation
-    assert (turned.boot_low, turned.boot_high) == pytest.approx((found.boot_low, found.boot_high), abs=1e-3)
+    assert turned.tests["wilcoxon"].effect == found.tests["wilcoxon"].effect
+    assert turned.tests["permutation"].p_adjusted == found.tests["permutation"].p_adjusted
+    assert (turned.tests["bootstrap"].low, turned.tests["bootstrap"].high) == pytest.approx(
+        (found.tests["bootstrap"].low, found.tests["bootstrap"].high), abs=1e-3
+    )
 
 
 def test_a_mean_that_few_queries_make_is_not_confirmed_by_ranks() -> None:
@@ -362,13 +391,13 @@ def test_a_mean_that_few_queries_make_is_not_confirmed_by_ranks() -> None:
     losses, gains = np.full(280, -0.01), np.linspace(0.2, 0.8, 120)
     found = compare(np.full(400, 0.5), 0.5 + np.concatenate([losses, gains]))
     assert found.verdict == "better"
-    assert found.p_wilcoxon > 0.05  # the highest ranks make up for their number
-    assert found.dissent == ["Wilcoxon"]
+    assert found.tests["wilcoxon"].p_adjusted > 0.05  # the highest ranks make up for their number
+    assert found.dissent == ["wilcoxon"]
     few = compare(np.full(400, 0.5), 0.5 + np.concatenate([np.full(380, -0.01), np.full(20, 0.8)]))
     assert few.verdict == "better"
-    assert few.rank_effect < 0
-    assert few.p_wilcoxon < 0.05  # it finds a difference, but the other way round
-    assert few.dissent == ["Wilcoxon"]
+    assert few.tests["wilcoxon"].effect < 0
+    assert few.tests["wilcoxon"].p_adjusted < 0.05  # it finds a difference, but the other way round
+    assert few.dissent == ["wilcoxon"]
 
 
 def test_an_unadjusted_interval_claims_no_difference() -> None:
@@ -376,5 +405,5 @@ def test_an_unadjusted_interval_claims_no_difference() -> None:
     b = b - b.mean() + a.mean() + 2.2 * np.std(b - a, ddof=1) / np.sqrt(len(a))
     runs = {"a": [scores_of(a)], "b": [scores_of(b)]}
     found = compare_all(runs, "ndcg_at_10", [("a", "b"), ("a", "a")])[0]
-    assert found.boot_low > 0
+    assert found.tests["bootstrap"].low > 0
     assert (found.verdict, found.dissent) == ("no evidence", [])

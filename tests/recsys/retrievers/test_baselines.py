@@ -55,15 +55,15 @@ def beauty() -> Beauty:
 
 
 def test_the_sum_of_item_and_content_knn(beauty: Beauty) -> None:
-    assert beauty.figures(KnnSum()) == pytest.approx([0.0693, 0.0963, 0.0582], abs=5e-5)
+    assert beauty.diagnostics(KnnSum()) == pytest.approx([0.0693, 0.0963, 0.0582], abs=5e-5)
 
 
 def test_item_knn_up_to_the_order_of_equal_scores(beauty: Beauty) -> None:
     # Many cosines are equal: Recall@5 is .0466 if the target always comes last of its equals, .0479 if first.
-    assert beauty.figures(ItemKnn()) == pytest.approx([0.0473, 0.0650, 0.0398], abs=3e-4)
+    assert beauty.diagnostics(ItemKnn()) == pytest.approx([0.0473, 0.0650, 0.0398], abs=3e-4)
 
 
 def test_popularity_up_to_the_order_of_equal_counts(beauty: Beauty) -> None:
     # The figures found elsewhere, .0081, .0120, .0055, count both items that share rank 5 as hits there.
-    figures = beauty.figures(Popularity(), exclude_seen=False)
+    figures = beauty.diagnostics(Popularity(), exclude_seen=False)
     assert figures == pytest.approx([0.0072, 0.0112, 0.0053], abs=5e-5)

@@ -1,4 +1,4 @@
-"""Fused retrievers, and what is made of others."""
+"""Ensemble retrievers, and what is made of others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from recsys.evaluation.metrics import per_query_scores
 from recsys.examples import Examples, Ragged, Ranking
 from recsys.retrievers.base import Retriever
-from recsys.retrievers.ensemble import Fused
+from recsys.retrievers.ensemble import Ensemble
 from semantic_ids.ids import SemanticIds
 
 
@@ -66,8 +66,8 @@ def named(members: list[Retriever]) -> dict[str, Retriever]:
     return {f"m{number}": member for number, member in enumerate(members)}
 
 
-def fused(members: list[Retriever], valid: Examples, **params: Any) -> Fused:
-    retriever = Fused(**params)
+def fused(members: list[Retriever], valid: Examples, **params: Any) -> Ensemble:
+    retriever = Ensemble(**params)
     retriever.members = named(members)
     return retriever.fit(valid, valid, members[0].ids)
 
@@ -115,7 +115,7 @@ def test_two_that_know_different_things_beat_each_alone() -> None:
 def test_a_ranking_names_every_item_that_a_member_does_once(rows: list[list[int]], k: int) -> None:
     members: list[Retriever] = [Scripted().scoring([row, row[::-1]]) for row in rows]
     queries = ask([0, 7])
-    mixed = Fused(depth=8)
+    mixed = Ensemble(depth=8)
     mixed.members, mixed.ids, mixed.weights = named(members), members[0].ids, [1 / len(rows)] * len(rows)
     ranking = mixed.rank(queries, k)
     for query, items in enumerate(ranking.items.tolist()):
@@ -141,7 +141,7 @@ def test_equals_stand_in_the_order_in_which_members_name_them() -> None:
             return Ranking(ranking.items[:, ::-1][:, :width], ranking.scores[:, ::-1][:, :width])
 
     members[1] = Backwards().scoring([[1, 1, 1, 1, 1, 1]])  # names 5 4 3 2 1 0, the other 1 2 3 0 4 5
-    mixed = Fused()
+    mixed = Ensemble()
     mixed.members, mixed.ids, mixed.weights = named(members), members[0].ids, [0.0, 1.0]
     # Best of the first, best of the second, next of the first: 1 5 2 4 3 0; all are equally likely.
     assert mixed.rank(ask([0]), 6).items.tolist() == [[1, 5, 2, 4, 3, 0]]
@@ -155,7 +155,7 @@ def test_what_is_reported_of_validation_is_what_a_ranking_scores(exclude_seen: b
     members: list[Retriever] = [Scripted().scoring(tables[0].tolist()), Logits().scoring(tables[1].tolist())]
     targets = [int(np.argsort(-(tables[0] + tables[1])[q])[1 + q % 3]) for q in range(40)]
     queries, seen = ask(targets), []
-    mixed = Fused(depth=12, exclude_seen=exclude_seen)
+    mixed = Ensemble(depth=12, exclude_seen=exclude_seen)
     mixed.members = named(members)
     mixed.fit(queries, queries, members[0].ids, on_step=lambda step, metrics: seen.append(metrics["valid"]))
     ranking = mixed.rank(queries, 10, exclude_seen=exclude_seen)
@@ -169,7 +169,7 @@ def test_a_longer_ranking_begins_like_a_short_one() -> None:
         Scripted().scoring(rng.random((5, 60)).tolist()),
         Logits().scoring(rng.random((5, 60)).tolist()),
     ]
-    mixed = Fused(depth=6)
+    mixed = Ensemble(depth=6)
     mixed.members, mixed.ids, mixed.weights = named(members), members[0].ids, [0.5, 0.5]
     queries = ask([0] * 5)
     short = mixed.rank(queries, 3).scores
@@ -184,9 +184,9 @@ def test_members_are_saved_with_it(tmp_path: Path) -> None:
     outer = fused([inner, members[0]], queries, depth=4)
     outer.save(tmp_path)
     loaded = Retriever.load(tmp_path)
-    assert isinstance(loaded, Fused)
+    assert isinstance(loaded, Ensemble)
     assert loaded.weights == outer.weights
-    assert [type(member) for member in loaded.members.values()] == [Fused, Scripted]
+    assert [type(member) for member in loaded.members.values()] == [Ensemble, Scripted]
     # A mixture's scores are probabilities, so inside another they count as they are.
     inner_shares = inner.rank(queries, 4).scores
     loaded.weights = [1.0, 0.0]
@@ -204,10 +204,10 @@ def test_members_are_saved_with_it(tmp_path: Path) -> None:
 def test_what_cannot_be_fused_is_said() -> None:
     queries = ask([0])
     with pytest.raises(ValueError, match="set members to fitted retrievers, by name"):
-        Fused().fit(queries, queries, SemanticIds(np.zeros((2, 1), dtype=np.int64), (1,)))
-    mixed = Fused()
+        Ensemble().fit(queries, queries, SemanticIds(np.zeros((2, 1), dtype=np.int64), (1,)))
+    mixed = Ensemble()
     mixed.members = {"other": Scripted().scoring([[1.0, 2.0]])}
     with pytest.raises(ValueError, match="ranks 2 items, but the catalogue has 3"):
         mixed.fit(queries, queries, SemanticIds(np.arange(3)[:, None], (3,)))
     with pytest.raises(ValueError, match="depth must be at least 1"):
-        Fused(depth=0)
+        Ensemble(depth=0)

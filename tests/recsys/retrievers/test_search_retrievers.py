@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from recsys.evaluation.metrics import per_query_scores
-from recsys.examples import Examples, Floats, QueryTexts, Ragged, Ranking
+from recsys.examples import Examples, QueryTexts, Ragged, Ranking
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.bm25 import Bm25
 from recsys.retrievers.dual_encoder import DualEncoder
-from recsys.retrievers.ensemble import Fused
+from recsys.retrievers.ensemble import Ensemble
 from recsys.retrievers.knn import ContentKnn, ItemKnn, KnnSum
 from recsys.retrievers.popularity import Popularity
 from recsys.retrievers.sasrec import SasRec
@@ -25,6 +25,7 @@ from recsys.retrievers.trained import TrainedRetriever
 from recsys.retrievers.transitions import TransitionKnn
 from recsys.training.batches import CausalPairs
 from semantic_ids.ids import SemanticIds
+from semantic_ids.types import Floats
 
 # 64 items: item (a, b) has code (a, b) and the vector A[a] + B[b].
 IDS = SemanticIds(np.array(list(np.ndindex(8, 8))), (8, 8))
@@ -329,7 +330,7 @@ def test_a_mixture_joins_words_and_codes() -> None:
 
     train, valid, test = (worded(by_half(count, seed)) for seed, count in enumerate((500, 200, 200)))
     texts = [f"first{a} second{b}" for a, b in IDS.codes.tolist()]
-    mixture = Fused(depth=64)
+    mixture = Ensemble(depth=64)
     plan = {**PLAN, "steps": 60, "evaluate_every": 30}
     mixture.members = {
         name: member.fit(train, valid, IDS, texts=texts)

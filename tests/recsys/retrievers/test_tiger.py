@@ -154,7 +154,7 @@ def test_over_the_catalogue_scores_of_its_leaves_add_up_to_one() -> None:
 
 def test_as_many_items_as_are_asked_for_whatever_the_beam() -> None:
     ids = SemanticIds(np.array(list(np.ndindex(4, 5))), (4, 5))
-    tiger, queries = fitted(ids, beam=3), successors(7, 20, seed=1)
+    tiger, queries = fitted(ids, search={"beam": 3}), successors(7, 20, seed=1)
     for k in (2, 7, 20):
         ranking = tiger.rank(queries, k)
         assert all(len(set(row) - {-1}) == k for row in ranking.items.tolist())
@@ -178,17 +178,17 @@ def test_an_exact_search_finds_what_a_wide_beam_does() -> None:
         len(set(best) - set(some)) / 10 for best, some in zip(likeliest.tolist(), found.tolist(), strict=True)
     ]
     assert np.mean(missed) > 0  # of a model as good as untrained a beam of 10 loses something
-    assert narrow.figures(queries, 10) == {
+    assert narrow.diagnostics(queries, 10) == {
         "certified": 1.0,
         "search_error_at_10": pytest.approx(np.mean(missed)),
     }
-    assert wide.figures(queries, 10) == {"certified": 1.0, "search_error_at_10": 0.0}
-    assert exact.figures(queries, 10) == {"certified": 1.0}
+    assert wide.diagnostics(queries, 10) == {"certified": 1.0, "search_error_at_10": 0.0}
+    assert exact.diagnostics(queries, 10) == {"certified": 1.0}
 
 
 def test_a_ranking_depends_on_nobody_else() -> None:
     ids = SemanticIds(np.array(list(np.ndindex(4, 5, 3))), (4, 5, 3))
-    tiger = fitted(ids, beam=2)
+    tiger = fitted(ids, search={"beam": 2})
     few = successors(30, 60, seed=1)
     long = [*map(few.history.__getitem__, range(30)), np.arange(40)]
     more = examples([row.tolist() for row in long], [[0]] * 31)

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.texts.embedding import LSA_TEXTS, SHARD_TEXTS, all_devices, embed_texts
+from recsys.texts.embedding import embed_texts
 from recsys.texts.item_texts import NO_TEXT
+from recsys.texts.lsa import MAX_TEXTS as LSA_TEXTS
+from recsys.texts.sentence_encoder import SHARD_TEXTS, all_devices
 from semantic_ids.randomness import default_device
 
 WORDS = ["red", "green", "blue", "lipstick", "soap", "brush", "tent", "stove", "rope"]
@@ -245,7 +247,7 @@ def test_what_was_done_otherwise_is_not_used(tmp_path: Path, tiny_encoder: str) 
 
 
 def test_only_shards_are_removed_at_the_end(tmp_path: Path, tiny_encoder: str) -> None:
-    (tmp_path / "shard-0123.npy.unfinished").touch()
+    (tmp_path / "shard-0123.npy.partial").touch()
     (tmp_path / "notes.txt").touch()
     embed_texts(TEXTS, tiny_encoder, shards=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

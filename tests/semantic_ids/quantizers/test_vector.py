@@ -1,4 +1,4 @@
-"""The vector quantizer against a hand-written walk and autograd of definitions, in float64."""
+"""The vector quantizer against hand-written residual encoding and autograd of definitions, in float64."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.functional import jacobian
 
 from semantic_ids.choices import Choice
-from semantic_ids.quantizers.residual import add_up, walk
+from semantic_ids.quantizers.residual import residual_decode, residual_encode
 from semantic_ids.quantizers.vector import VectorQuantizer
 from semantic_ids.randomness import seeded
 
@@ -86,34 +86,37 @@ def at_rows(codes: np.ndarray, gradients: Tensor, size: int) -> Tensor:
     return expected
 
 
-class TestWalk:
+class TestResidualEncoding:
     @given(st.integers(1, 4), st.integers(0, 1000))
     @settings(deadline=None, max_examples=30)
     def test_decoding_mirrors_encoding(self, levels: int, seed: int) -> None:
         books = [0.5**level * normal(3 + level, D, seed=seed + level) for level in range(levels)]
         z = normal(10, D, seed=seed + 100)
-        codes, found = walk(books, z)
+        codes, found = residual_encode(books, z)
         left = z
         for level, book in enumerate(books):
             assert codes[:, level].tolist() == torch.cdist(left, book).argmin(dim=1).tolist()
             left = left - book[codes[:, level]]
-        torch.testing.assert_close(add_up(books, codes), z - left)
+        torch.testing.assert_close(residual_decode(books, codes), z - left)
         torch.testing.assert_close(found, left)
 
     def test_blocks_and_choices(self) -> None:
         books = [torch.tensor([[0.0], [10.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])]
         z, blocks = torch.tensor([[9.0, 0.1, 0.2], [1.0, 3.0, 3.0]]), [slice(0, 1), slice(1, 3)]
-        assert walk(books, z, blocks)[0].tolist() == [[1, 0], [0, 1]]
+        assert residual_encode(books, z, blocks)[0].tolist() == [[1, 0], [0, 1]]
 
         def last(points: Tensor, codewords: Tensor) -> Tensor:
             return torch.full((len(points),), len(codewords) - 1)
 
-        assert walk(books, z, blocks, [last, last])[0].tolist() == [[1, 1], [1, 1]]
-        assert add_up(books, torch.tensor([[1, 0], [0, 1]]), blocks, 3).tolist() == [[10, 0, 0], [0, 1, 1]]
+        assert residual_encode(books, z, blocks, [last, last])[0].tolist() == [[1, 1], [1, 1]]
+        assert residual_decode(books, torch.tensor([[1, 0], [0, 1]]), blocks, 3).tolist() == [
+            [10, 0, 0],
+            [0, 1, 1],
+        ]
 
     def test_latents_are_left_alone(self) -> None:
         z = normal(3, D)
-        walk([normal(2, D, seed=1)], z)
+        residual_encode([normal(2, D, seed=1)], z)
         assert torch.equal(z, normal(3, D))
 
 
@@ -121,7 +124,7 @@ class TestWalk:
 @pytest.mark.parametrize(
     "surrogate", ["straight-through", "rotation", "grit", {"name": "diveq", "variance": 0.0}]
 )
-def test_codes_are_those_of_a_greedy_walk(surrogate: Choice, transform: Choice) -> None:
+def test_codes_are_those_of_greedy_residual_encoding(surrogate: Choice, transform: Choice) -> None:
     made, z = quantizer(surrogate, transform=transform), normal(N, D)
     codes, _, chosen = greedy(made, z)
     quantized = made(z)

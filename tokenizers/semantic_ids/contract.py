@@ -1,0 +1,79 @@
+"""Run the checks that a plug-in must pass, and report all failures at once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from semantic_ids.randomness import seeded
+
+T = TypeVar("T")
+
+
+class Skip(Exception):  # noqa: N818 — no error
+    """Raised by a check that does not apply to this plug-in, or cannot run on this machine."""
+
+
+def run_checks(checks: Sequence[Callable[[T], None]], subject: T) -> dict[str, str]:
+    """Call every check with ``subject``; each starts from the same random state and changes nothing outside.
+
+    Args:
+        checks: Functions that raise an AssertionError saying what to do, or :class:`Skip` with a reason.
+        subject: What is checked.
+
+    Returns:
+        Name of each check to ``passed``, or to ``skipped: `` and the reason.
+
+    Raises:
+        AssertionError: If a check failed. The message names every check that did, and what to do.
+    """
+    results: dict[str, str] = {}
+    failed: dict[str, list[str]] = {}
+    unforeseen: Exception | None = None
+    for check in checks:
+        name = check.__name__
+        try:
+            with ExitStack() as restore, seeded(0):
+                restore.callback(np.random.set_state, np.random.get_state())
+                restore.callback(random.setstate, random.getstate())
+                check(subject)
+            results[name] = "passed"
+        except Skip as reason:
+            results[name] = f"skipped: {reason}"
+        except AssertionError as error:
+            failed.setdefault(str(error), []).append(name)
+        except Exception as error:
+            failed.setdefault(f"raised {type(error).__name__}: {error}", []).append(name)
+            unforeseen = unforeseen or error
+    if failed:
+        lines = [f"- {', '.join(names)}: {what}" for what, names in failed.items()]
+        head = f"{len(checks) - len(results)} of {len(checks)} checks failed"
+        raise AssertionError("\n".join([head, *lines])) from unforeseen
+    return results
+
+
+def expect(holds: object, otherwise: str) -> None:
+    """Raise an AssertionError with the message ``otherwise`` unless ``holds`` is true."""
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def set_random_state(seed: int) -> None:
+    """Seed torch's, NumPy's and Python's global random state."""
+    for set_seed in (torch.manual_seed, np.random.seed, random.seed):
+        set_seed(seed)
+
+
+def draw_random_state() -> tuple[object, ...]:
+    """Return a number drawn from each global random state; equal states give equal numbers."""
+    return torch.rand(1).item(), np.random.rand(), random.random()  # noqa: S311 — no secret
+
+
+def last_line(output: str) -> str:
+    """Return the last line that a process printed."""
+    return output.strip().rpartition("\n")[2]
