@@ -1,4 +1,4 @@
-"""Quantizers as PyTorch modules: latents → codes, and gradients back."""
+"""Quantizers as PyTorch modules: they turn latents into codes and pass gradients back to the latents."""
 
 from semantic_ids.quantizers.quantizer import Quantized, Quantizer
 from semantic_ids.quantizers.scalar import BSQ, FSQ, LFQ

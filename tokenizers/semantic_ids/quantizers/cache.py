@@ -1,4 +1,4 @@
-"""A module's output kept for some calls: with the gradient that it had when it was made, or without."""
+"""A cache for a module's output that keeps the output's gradient, or keeps the output without gradient."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.func import functional_call
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A module's output at copies of its parameters, with the graph that leads from one to the other.
+    """A module's output at copies of its parameters, with the autograd graph between them.
 
     Attributes:
-        copies: of the parameters that learn, by name; an optimizer step does not change them.
-        output: what the module made of them.
+        copies: Copies of the learned parameters, by name. An optimizer step does not change them.
+        output: The module's output at these copies.
     """
 
     copies: dict[str, Tensor]
@@ -25,25 +25,25 @@ class Snapshot:
 
 
 def take_snapshot(module: nn.Module) -> Snapshot:
-    """``module()`` with a graph of its own."""
-    learned = _learned(module)
+    """Call ``module()`` on copies of its parameters, so that the output has a graph of its own."""
+    learned = _learned_parameters(module)
     copies = {name: parameter.detach().clone().requires_grad_() for name, parameter in learned.items()}
     return Snapshot(copies, functional_call(module, copies, ()))
 
 
 class Cache:
-    """Calls a module without arguments every ``every``-th time, and gives what it gave in between.
+    """Calls a module without arguments only every ``every``-th time, and repeats its output in between.
 
-    GRIT-VQ's caching (arXiv 2602.01140, §4.4 and appendix I.7). Value and gradient are those at the
-    parameters of the last refresh: between two refreshes no forward of the module is paid, while each
-    backward goes through the kept graph, to the parameters as they stand. That pays where the forward
-    is dear, as for attention or thousands of codes; at 256 codes the book-keeping of a call costs as
-    much as a low-rank transform. A copy starts empty.
+    This is GRIT-VQ's caching (arXiv 2602.01140, §4.4 and appendix I.7). Value and gradient are those at
+    the parameters of the last refresh. Between two refreshes the module's forward is not computed. Each
+    backward goes through the kept graph, and its gradient is given to the current parameters.
+    Caching saves time if the forward is expensive, as for attention or for thousands of codes. At 256
+    codes the bookkeeping of a call costs as much as a low-rank transform. A copy of a cache starts empty.
 
-    Where nothing learns, :meth:`fixed` keeps the output for as long as it is true.
+    If nothing learns, :meth:`fixed` keeps the output for as long as the parameters do not change.
 
     Args:
-        every: calls from one refresh to the next.
+        every: Number of calls from one refresh to the next.
     """
 
     def __init__(self, every: int) -> None:
@@ -51,28 +51,28 @@ class Cache:
         self.drop()
 
     def drop(self) -> None:
-        """Refresh at the next call."""
+        """Forget the kept output, so that the next call refreshes it."""
         self._snapshot: Snapshot | None = None
         self._fixed: tuple[dict[nn.Parameter, int], Tensor] | None = None
         self._calls = 0
 
     def __call__(self, module: nn.Module) -> Tensor:
-        """The output of ``module()``, now or at the last refresh, with gradient."""
-        learned = _learned(module)
-        kept = self._snapshot
-        if kept is None or self._calls == self.every or kept.copies.keys() != learned.keys():
+        """Return the output of ``module()``, with gradient, as computed now or at the last refresh."""
+        learned = _learned_parameters(module)
+        snapshot = self._snapshot
+        if snapshot is None or self._calls == self.every or snapshot.copies.keys() != learned.keys():
             self._snapshot, self._calls = take_snapshot(module), 0
         self._calls += 1
-        return _Read.apply(self._snapshot, *learned.values())
+        return _SnapshotOutput.apply(self._snapshot, *learned.values())
 
     def fixed(self, module: nn.Module) -> Tensor:
-        """The output of ``module()`` without gradient, made anew only where a parameter has changed.
+        """Return the output of ``module()`` without gradient, computed only if a parameter has changed.
 
-        Parameters are known by the count of their changes in place. Fused optimizers, and changes
-        through ``parameter.data``, do not count: after them :meth:`drop` what is kept.
+        Changes are recognised by PyTorch's counter of in-place changes. Fused optimizers and changes
+        through ``parameter.data`` do not raise that counter: call :meth:`drop` after them.
         """
         if any(parameter.is_inference() for parameter in module.parameters()):
-            return cast(Tensor, module())  # these have no such count
+            return cast(Tensor, module())  # inference tensors do not count their changes
         versions = {parameter: parameter._version for parameter in module.parameters()}
         if self._fixed is None or self._fixed[0] != versions:
             with torch.inference_mode(False), torch.no_grad():
@@ -80,12 +80,12 @@ class Cache:
         return self._fixed[1]
 
     def __reduce__(self) -> tuple[type[Cache], tuple[int]]:
-        # Neither copy nor pickle can take a graph along.
+        # Autograd graphs can be neither copied nor pickled, so a copy starts empty.
         return Cache, (self.every,)
 
 
-class _Read(torch.autograd.Function):
-    """A snapshot's output, as a function of the parameters themselves."""
+class _SnapshotOutput(torch.autograd.Function):
+    """The output of a snapshot, as a function of the module's current parameters."""
 
     @staticmethod
     def forward(ctx: Any, snapshot: Snapshot, *parameters: Tensor) -> Tensor:
@@ -96,13 +96,14 @@ class _Read(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         snapshot: Snapshot = ctx.snapshot
-        # The graph is needed again at the next step.
         copies = tuple(snapshot.copies.values())
+        # The graph is retained because the next step needs it again.
         gradients = torch.autograd.grad(
             snapshot.output, copies, gradient, retain_graph=True, allow_unused=True
         )
         return None, *gradients
 
 
-def _learned(module: nn.Module) -> dict[str, Tensor]:
+def _learned_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters that require a gradient, by name."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}

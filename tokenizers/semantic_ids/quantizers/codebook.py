@@ -1,4 +1,4 @@
-"""One level's codewords."""
+"""The codebook of one level: a table of codewords and the transform applied to it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ _ZERO_LENGTH = 1e-12
 
 
 class Codebook(nn.Module):
-    """K codewords of width D: a table ``E`` seen through a transform, ``C = f(E)``.
+    """K codewords of width D, computed from a table ``E`` by a transform: ``C = f(E)``.
 
-    Looking up, assigning and decoding all go through :meth:`codewords`, in training as at
-    inference, so that there is only one codebook.
+    Lookup, assignment and decoding all use :meth:`codewords`, in training and at inference. So they
+    always see the same codewords.
 
-    ``normalize`` makes all codewords equally long, ``c = g · f(E) / ‖f(E)‖`` with one learned gain
-    ``g > 0``. GRIT-VQ normalises without a gain, but a codeword of unit length cannot lower a
-    residual shorter than ½, which is what deep levels have. A normalised codebook can only place
-    directions; the gain is set to the targets' mean length when all codewords are placed at once.
+    ``normalize`` gives all codewords the same length: ``c = g · f(E) / ‖f(E)‖`` with one learned gain
+    ``g > 0``. GRIT-VQ normalises without a gain. But a codeword of unit length cannot reduce a residual
+    that is shorter than ½, and residuals of deep levels are that short. :meth:`place` can set only the
+    directions of normalised codewords. It sets the gain to the mean length of the targets when it places
+    all codewords in one call.
 
     Args:
-        size: K.
-        dim: D.
-        transform: a choice of :data:`~semantic_ids.quantizers.transform.TRANSFORMS`.
-        frozen: keep ``E`` as it is seeded and learn the transform only (GRIT-VQ's protocol A).
-        normalize: all codewords have one length.
-        spectral_clip: bound c ≥ 1: :meth:`after_step` keeps the singular values of the transform's
-            ``W`` in [1/c, c]; 0 for no bound.
-        refresh_every: training calls of :meth:`codewords` from one run of the transform to the next.
+        size: Number of codewords K.
+        dim: Width of the codewords D.
+        transform: A choice of :data:`~semantic_ids.quantizers.transform.TRANSFORMS`.
+        frozen: True to keep ``E`` as seeded and to learn only the transform (GRIT-VQ's protocol A).
+        normalize: True to give all codewords the same length.
+        spectral_clip: Bound c ≥ 1 that :meth:`after_step` enforces: the singular values of the
+            transform's ``W`` stay in [1/c, c]. 0 means no bound.
+        refresh_every: In training, the transform is computed once in so many calls of :meth:`codewords`.
 
     Raises:
-        ValueError: ``spectral_clip`` or ``refresh_every`` is out of range.
+        ValueError: If ``spectral_clip`` or ``refresh_every`` is out of range.
     """
 
     def __init__(
@@ -61,20 +62,23 @@ class Codebook(nn.Module):
         self.transform: Transform = build("transform", TRANSFORMS, transform, size=size, dim=dim)
         self.log_gain = nn.Parameter(torch.zeros(())) if normalize else None
         self._cache = Cache(refresh_every)
-        self.register_load_state_dict_post_hook(_refresh)
+        self.register_load_state_dict_post_hook(_refresh_after_loading)
 
     @property
     def size(self) -> int:
-        """K."""
+        """Number of codewords K."""
         return len(self.table)
 
     @property
     def dim(self) -> int:
-        """D."""
+        """Width of the codewords D."""
         return self.table.shape[1]
 
     def forward(self) -> Tensor:
-        """``(K, D)`` at the parameters as they stand, in their precision whatever autocast says."""
+        """Compute the codewords ``(K, D)`` from the current parameters.
+
+        The computation has the precision of the parameters, even under autocast.
+        """
         with torch.autocast(self.table.device.type, enabled=False):
             codewords = self.transform(self.table)
             if self.log_gain is None:
@@ -84,11 +88,12 @@ class Codebook(nn.Module):
             return self.log_gain.exp() * unit
 
     def codewords(self) -> Tensor:
-        """``(K, D)``, with gradient.
+        """Return the codewords ``(K, D)`` with gradient, from the cache if possible.
 
-        While training with ``refresh_every`` > 1, value and gradient may be those of some calls ago, see
-        :class:`~semantic_ids.quantizers.cache.Cache`; in eval mode or without gradient they never are.
-        In eval mode without gradient they are kept until a parameter changes: do not write to them.
+        In training with ``refresh_every`` > 1, value and gradient may be some calls old, see
+        :class:`~semantic_ids.quantizers.cache.Cache`. In eval mode, or if gradients are off, they are
+        always current. In eval mode with gradients off, the tensor is kept until a parameter changes:
+        do not write to it.
         """
         if self._cache.every > 1 and self.training and torch.is_grad_enabled():
             return self._cache(self)
@@ -98,7 +103,12 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def place(self, rows: Tensor, targets: Tensor) -> None:
-        """Make codewords ``rows`` ``(r,)`` equal to ``targets`` ``(r, D)``, or parallel if normalised."""
+        """Make codewords equal to the targets, or parallel to them if the codebook is normalised.
+
+        Args:
+            rows: Indices of the codewords ``(r,)`` int64.
+            targets: Their new positions ``(r, D)``.
+        """
         with torch.autocast(self.table.device.type, enabled=False):
             self.transform.place(self.table, rows, targets)
         if self.log_gain is not None and len(rows) == self.size:
@@ -106,25 +116,27 @@ class Codebook(nn.Module):
         self.refresh()
 
     def after_step(self) -> None:
-        """Apply the spectral clip; for after each optimizer step."""
+        """Apply the spectral clip; call this after each optimizer step."""
         if self.spectral_clip and self.transform.clip(self.spectral_clip):
             self.refresh()
 
     def refresh(self) -> None:
-        """Forget kept codewords, so that the next call of :meth:`codewords` makes them anew."""
+        """Forget the cached codewords, so that the next call of :meth:`codewords` computes them again."""
         self._cache.drop()
 
     @torch.no_grad()
     def health(self) -> dict[str, float]:
-        """What GRIT-VQ's appendix D.4 monitors, beside usage.
+        """Return the figures that GRIT-VQ's appendix D.4 monitors, except for usage.
 
-        ``row_norm_min`` and ``row_norm_max``: lengths of the shortest and the longest codeword.
-        ``spectral_norm``: largest singular value of the transform's ``W``, 1 where there is none.
-        ``table_gradient_norm`` and ``transform_gradient_norm`` (the gain's included): Euclidean
-        norms, left out where there is no gradient.
+        Returns:
+            ``row_norm_min`` and ``row_norm_max``: lengths of the shortest and the longest codeword.
+            ``spectral_norm``: largest singular value of the transform's ``W``, 1 if it has none.
+            ``table_gradient_norm`` and ``transform_gradient_norm``: Euclidean norms of the gradients of
+            the table and of all other parameters, the gain included. A norm is left out if there is no
+            gradient.
         """
         lengths = self().norm(dim=1)
-        found = {
+        figures = {
             "row_norm_min": lengths.min().item(),
             "row_norm_max": lengths.max().item(),
             "spectral_norm": self.transform.spectral_norm(),
@@ -133,18 +145,19 @@ class Codebook(nn.Module):
         for name, parameters in (("table", [self.table]), ("transform", shared)):
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             if gradients:
-                found[f"{name}_gradient_norm"] = nn.utils.get_total_norm(gradients).item()
-        return found
+                figures[f"{name}_gradient_norm"] = nn.utils.get_total_norm(gradients).item()
+        return figures
 
     def train(self, mode: bool = True) -> Self:
-        """Change the mode, and forget kept codewords."""
+        """Set training or evaluation mode, and forget the cached codewords."""
         self.refresh()
         return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self.refresh()  # they would stay on the old device, in the old precision
+        self.refresh()  # cached codewords would stay on the old device and in the old precision
         return super()._apply(fn, recurse)
 
 
-def _refresh(codebook: Codebook, keys: Any) -> None:
+def _refresh_after_loading(codebook: Codebook, keys: Any) -> None:
+    """Forget the cached codewords after a state dict was loaded."""
     codebook.refresh()

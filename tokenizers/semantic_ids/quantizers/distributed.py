@@ -1,4 +1,4 @@
-"""What the ranks of a distributed training must agree on; with one process nothing happens here."""
+"""Collective operations that keep the ranks of a distributed training equal; no-ops with one process."""
 
 from __future__ import annotations
 
@@ -8,23 +8,31 @@ from torch import Tensor
 
 
 def _ranks() -> int:
+    """Return the number of processes in the training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def summed(value: Tensor) -> Tensor:
-    """``value`` added up over all ranks, in place."""
+    """Sum ``value`` over all ranks, in place, and return it."""
     if _ranks() > 1:
         dist.all_reduce(value)
     return value
 
 
 def all_rows(rows: Tensor) -> Tensor:
-    """``(n_r, D)`` of every rank → all of them ``(Σ n_r, D)`` on every rank, in the order of ranks."""
+    """Gather the rows of all ranks on every rank.
+
+    Args:
+        rows: ``(n_r, D)``; n_r may differ between ranks.
+
+    Returns:
+        ``(Σ n_r, D)``, in the order of the ranks.
+    """
     if _ranks() == 1:
         return rows
     counts = [torch.zeros((), dtype=torch.int64, device=rows.device) for _ in range(_ranks())]
     dist.all_gather(counts, torch.tensor(len(rows), device=rows.device))
-    # Gathering wants equal shapes, which the last batch of a rank need not have.
+    # all_gather needs equal shapes, but the last batch of a rank may be shorter.
     padded = rows.new_zeros(int(max(counts)), rows.shape[1])
     padded[: len(rows)] = rows
     gathered = [torch.empty_like(padded) for _ in counts]
@@ -33,7 +41,7 @@ def all_rows(rows: Tensor) -> Tensor:
 
 
 def from_first(value: Tensor) -> Tensor:
-    """The first rank's ``value`` on every rank; shapes must agree."""
+    """Overwrite ``value`` on every rank with the first rank's, and return it; shapes must be equal."""
     if _ranks() > 1:
         dist.broadcast(value, src=0)
     return value

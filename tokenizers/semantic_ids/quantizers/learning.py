@@ -1,4 +1,4 @@
-"""How codewords and latents learn to meet, beside what the surrogate lets through."""
+"""Rules by which codewords and latents approach each other, in addition to the surrogate's gradient."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from semantic_ids.quantizers.distributed import summed
 
 
 class Learning(nn.Module):
-    """What one level's codebook learns from its points; here nothing: end-to-end only.
+    """A rule by which one level's codebook learns from its points; this one adds nothing (end-to-end).
 
-    All losses are means over batch and features, as the reconstruction loss is: summing one and
-    averaging the other shifts their balance by the width, and has collapsed codebooks.
+    All losses are means over batch and features, like the reconstruction loss. If one were summed and
+    the other averaged, their balance would shift by the width D; that has collapsed codebooks.
 
     Args:
-        size: number of codewords K.
-        dim: their width D.
+        size: Number of codewords K.
+        dim: Width of the codewords D.
 
     Attributes:
-        by_gradient: the table of codewords is the optimizer's to move.
+        by_gradient: True if the optimizer moves the table of codewords.
     """
 
     by_gradient = True
@@ -30,40 +30,41 @@ class Learning(nn.Module):
         super().__init__()
 
     def loss(self, points: Tensor, codewords: Tensor, chosen: Tensor) -> Tensor:
-        """The loss, a scalar.
+        """Return the loss, a scalar.
 
         Args:
             points: ``(n, D)``.
-            codewords: what they are quantized to ``(n, D)``, with gradient to the codewords alone.
-            chosen: the same, with the gradient that the choice itself has, if any.
+            codewords: The quantized points ``(n, D)``, with a gradient for the codewords only.
+            chosen: The same values, with the gradient of the choice too, if it has one.
         """
         return points.new_zeros(())
 
     def observe(self, points: Tensor, codes: Tensor, counts: Tensor) -> None:
-        """What a training step saw, without gradient.
+        """Record the points of a training step, without gradient.
 
         Args:
-            points: this rank's, ``(n, D)``.
-            codes: theirs, ``(n,)``.
-            counts: how often each code came up on all ranks, ``(K,)`` int64.
+            points: Points of this rank ``(n, D)``.
+            codes: Their codes ``(n,)``.
+            counts: How often each code was chosen on all ranks, ``(K,)`` int64.
         """
 
     def settle(self, codebook: Codebook) -> None:
-        """Move codewords by what was observed, once no graph needs them any more."""
+        """Move codewords by the recorded points, after the step's graph is no longer needed."""
 
     def forget(self, codebook: Codebook, rows: Tensor) -> None:
-        """Codewords ``rows`` ``(r,)`` were placed anew: what was known of them is void."""
+        """Discard what was recorded for codewords ``rows`` ``(r,)``, which were just placed elsewhere."""
 
 
 class GradientLearning(Learning):
-    """VQ-VAE's two losses: codewords go to their latents, latents commit to their codewords.
+    """The two losses of VQ-VAE: codewords move to their latents, and latents commit to their codewords.
 
     Args:
-        size: number of codewords K.
-        dim: their width D.
-        codebook_weight: of ``‖sg[x] − q‖²``.
-        commitment_weight: of ``‖x − sg[q]‖²``, β.
-        joint_weight: of ``‖x − q‖²`` with all gradients, the choice's too, as in IBQ's double loss.
+        size: Number of codewords K.
+        dim: Width of the codewords D.
+        codebook_weight: Weight of ``‖sg[x] − q‖²``.
+        commitment_weight: Weight β of ``‖x − sg[q]‖²``.
+        joint_weight: Weight of ``‖x − q‖²`` with all gradients, including that of the choice, as in
+            IBQ's double loss.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class GradientLearning(Learning):
         self.joint_weight = joint_weight
 
     def loss(self, points: Tensor, codewords: Tensor, chosen: Tensor) -> Tensor:
-        """The weighted sum."""
+        """Return the weighted sum of the three losses."""
         loss = points.new_zeros(())
         if self.codebook_weight:
             loss = loss + self.codebook_weight * F.mse_loss(codewords, points.detach())
@@ -91,18 +92,21 @@ class GradientLearning(Learning):
 
 
 class MovingAverage(Learning):
-    """Codewords follow the means of their points by exponential moving averages (EMA-VQ; DiVeQ eq. 3).
+    """Codewords that follow the means of their points by exponential moving averages (EMA-VQ; DiVeQ eq. 3).
 
-    ``N ← γN + (1−γ)n``, ``m ← γm + (1−γ)Σx``, and the codewords used in the step become ``m/N``. The
-    others stay: their averages decay alike. Under a transform, :meth:`Codebook.place` puts the
-    transformed codewords there (GRIT-VQ's protocol B with EMA), so that it is codewords out of use
-    which the transform moves.
+    Each step updates ``N ← γN + (1−γ)n`` and ``m ← γm + (1−γ)Σx``. The codewords used in the step become
+    ``m/N``. The other codewords stay, because their N and m decay by the same factor. If there is a
+    transform, :meth:`Codebook.place` moves the transformed codewords to ``m/N`` (GRIT-VQ's protocol B
+    with EMA). Then the transform moves only codewords that are not in use.
 
     Args:
-        size: number of codewords K.
-        dim: their width D.
-        decay: γ.
-        commitment_weight: of ``‖x − sg[q]‖²``, β.
+        size: Number of codewords K.
+        dim: Width of the codewords D.
+        decay: γ, in [0, 1).
+        commitment_weight: Weight β of ``‖x − sg[q]‖²``.
+
+    Raises:
+        ValueError: If the decay is not in [0, 1).
     """
 
     by_gradient = False
@@ -120,13 +124,13 @@ class MovingAverage(Learning):
         self.used = torch.zeros(size, dtype=torch.bool)
 
     def loss(self, points: Tensor, codewords: Tensor, chosen: Tensor) -> Tensor:
-        """The commitment."""
+        """Return the commitment loss."""
         return self.commitment_weight * F.mse_loss(points, codewords.detach())
 
     @torch.no_grad()
     def observe(self, points: Tensor, codes: Tensor, counts: Tensor) -> None:
-        """Move the averages, those of all ranks together."""
-        # Unlike index_add_, this adds up in the same order each time on a GPU too.
+        """Update the averages with the points of all ranks."""
+        # Unlike index_add_, this sums in the same order every time, on a GPU too.
         sums = summed(torch.ops.aten.embedding_dense_backward(points, codes, len(counts), -1, False))
         self.counts.lerp_(counts.to(self.counts.dtype), 1 - self.decay)
         self.sums.lerp_(sums.to(self.sums.dtype), 1 - self.decay)
@@ -134,7 +138,7 @@ class MovingAverage(Learning):
 
     @torch.no_grad()
     def settle(self, codebook: Codebook) -> None:
-        """Place the codewords in use at their averages."""
+        """Place the codewords that were in use at their averages."""
         rows = self.used.nonzero().flatten()
         if len(rows):
             codebook.place(rows, self.sums[rows] / self.counts[rows, None])
@@ -142,7 +146,7 @@ class MovingAverage(Learning):
 
     @torch.no_grad()
     def forget(self, codebook: Codebook, rows: Tensor) -> None:
-        """Start anew from the codewords as placed, with the weight of one point."""
+        """Restart the averages at the new codewords, with the weight of one point."""
         self.counts[rows] = 1
         self.used[rows] = False
         self.sums[rows] = codebook.codewords()[rows]
@@ -153,3 +157,4 @@ LEARNINGS: dict[str, type[Learning]] = {
     "ema": MovingAverage,
     "end-to-end": Learning,
 }
+"""Learning rules by the names that configurations use."""

@@ -1,4 +1,4 @@
-"""What a quantizer is: latents → codes, and gradients back."""
+"""The interface of all quantizers: they turn latents into codes and pass gradients back."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from semantic_ids.quantizers.schedule import HyperParameter
 
 @dataclass(frozen=True)
 class Quantized:
-    """What a quantizer makes of latents ``(..., D)``.
+    """A quantizer's output for latents ``(..., D)``.
 
     Attributes:
         codes: ``(..., L)`` int64.
-        latents: ``(..., D)``, the value of ``decode(codes)`` with the surrogate's gradient; in training
-            some surrogates put noise on it.
-        loss: scalar, to be added to the loss of the reconstruction.
+        latents: The quantized latents ``(..., D)``: the value of ``decode(codes)`` with the gradient of
+            the surrogate. In training some surrogates add noise to the value.
+        loss: Scalar to be added to the reconstruction loss.
     """
 
     codes: Tensor
@@ -29,15 +29,14 @@ class Quantized:
 
 
 class Quantizer(nn.Module, ABC):
-    """Turns latents of any leading shape ``(..., D)`` into L codes each.
+    """A module that turns latents of any leading shape ``(..., D)`` into L codes each.
 
-    A subclass sets both attributes in its constructor and writes :meth:`forward`, :meth:`encode`
-    and :meth:`decode`. The other methods are called while an autoencoder trains and do nothing
-    unless written.
+    A subclass sets both attributes in its constructor and implements :meth:`forward`, :meth:`encode`
+    and :meth:`decode`. An autoencoder calls the other methods while it trains; by default they do nothing.
 
     Attributes:
-        codebook_sizes: ``(K_1, …, K_L)``.
-        dim: width of the latents D.
+        codebook_sizes: Number of codes of every level, ``(K_1, …, K_L)``.
+        dim: Width of the latents D.
     """
 
     codebook_sizes: tuple[int, ...]
@@ -45,62 +44,87 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor) -> Quantized:
-        """Latents ``(..., D)`` → their codes, quantized latents and loss, in training and evaluation."""
+        """Quantize latents ``(..., D)``, in training and in evaluation."""
 
     @abstractmethod
     def encode(self, z: Tensor) -> Tensor:
-        """Latents ``(..., D)`` → codes ``(..., L)`` int64, ``0 <= codes[..., l] < codebook_sizes[l]``.
+        """Return the codes of latents, deterministically and without gradient.
 
-        Deterministic and without gradient.
+        Args:
+            z: Latents ``(..., D)``.
+
+        Returns:
+            Codes ``(..., L)`` int64 with ``0 <= codes[..., l] < codebook_sizes[l]``.
         """
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(..., L)`` int64 → quantized latents ``(..., D)``, without gradient."""
-
-    def seed(self, z: Tensor, generator: torch.Generator) -> None:
-        """Place the codewords, given latents ``(..., D)`` from before quantization starts.
+        """Return the quantized latents of codes, without gradient.
 
         Args:
-            z: latents.
-            generator: on the CPU; the only source of randomness.
+            codes: ``(..., L)`` int64.
+
+        Returns:
+            Quantized latents ``(..., D)``.
+        """
+
+    def seed(self, z: Tensor, generator: torch.Generator) -> None:
+        """Place the codewords by latents from the time before quantization starts.
+
+        Args:
+            z: Latents ``(..., D)``.
+            generator: Random generator on the CPU; the only source of randomness.
         """
 
     def settle(self) -> None:
-        """Apply what the last training step left pending; training's forward and ``eval()`` call it."""
+        """Apply updates that the last training step left pending.
+
+        In training, ``forward`` calls this first; so does ``eval()``.
+        """
 
     def replace_dead_codes(self, z: Tensor, generator: torch.Generator) -> int:
-        """Move codewords that went unused to where the latents ``z`` ``(..., D)`` are; returns how many."""
+        """Move unused codewords to places near the latents, and return how many were moved.
+
+        Args:
+            z: Latents ``(..., D)``.
+            generator: Random generator on the CPU; the only source of randomness.
+        """
         return 0
 
     def clear_usage(self) -> None:
-        """Begin a new count of which codes are used."""
+        """Reset the counts of how often each code is used."""
 
     def health(self) -> dict[str, float]:
-        """Figures to watch over the training, levels counted from 1, such as ``utilization_1``."""
+        """Return figures to watch during training, for example ``utilization_1``; levels count from 1."""
         return {}
 
     def clip_spectra(self, limit: float) -> None:
-        """Bring the singular values of what codewords share into ``[1/limit, limit]``."""
+        """Force the singular values of the codewords' shared maps into ``[1/limit, limit]``."""
 
     def clip_codewords(self, limit: float) -> None:
-        """Shorten codewords that are longer than ``limit``."""
+        """Shorten codewords that are longer than ``limit`` to that length."""
 
     def last_level_distances(self, z: Tensor) -> Tensor:
-        """``(n, D)`` → ``(n, K_L)`` float64: squared distances of what L − 1 levels leave to codewords L.
+        """Return squared distances from the last level's residuals to its codewords.
+
+        Args:
+            z: Latents ``(n, D)``. The residual is what the first L − 1 levels leave over.
+
+        Returns:
+            ``(n, K_L)`` float64.
 
         Raises:
-            NotImplementedError: the quantizer has no codewords.
+            NotImplementedError: If the quantizer has no codewords.
         """
         raise NotImplementedError(f"{type(self).__name__} has no codewords to measure distances to")
 
     def train(self, mode: bool = True) -> Self:
-        """Training or evaluation mode; what is pending is applied first."""
+        """Set training or evaluation mode, after applying pending updates."""
         self.settle()
         return super().train(mode)
 
     def set_progress(self, progress: float) -> None:
-        """Move all schedules to ``progress``, the share of the training that is done, in [0, 1]."""
+        """Move all schedules to ``progress``, the completed share of the training in [0, 1]."""
         for module in self.modules():
             if isinstance(module, HyperParameter):
                 module.set_progress(progress)

@@ -1,4 +1,4 @@
-"""Optional losses on how codes are used and where codewords lie."""
+"""Optional losses on the use of codes and on the positions of codewords."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from semantic_ids.quantizers.schedule import HyperParameter, Scheduled
 
 
 class Regularizer(nn.Module):
-    """A loss of one level's points and codewords.
+    """A weighted loss that depends on one level's points and codewords.
 
     Args:
-        weight: of the loss, a number or a schedule.
+        weight: Weight of the loss, a number or a schedule.
     """
 
     def __init__(self, weight: Scheduled = 0.05) -> None:
@@ -24,18 +24,33 @@ class Regularizer(nn.Module):
         self.weight = HyperParameter("weight", weight, may_be_zero=True)
 
     def forward(self, points: Tensor, codewords: Tensor, logits: Tensor | None) -> Tensor:
-        """``(n, D), (K, D)``, the assignment's logits ``(n, K)`` if it has any → weighted scalar."""
+        """Compute the weighted loss, a scalar.
+
+        Args:
+            points: ``(n, D)``.
+            codewords: ``(K, D)``.
+            logits: The assignment's logits ``(n, K)``, or None if it has none.
+        """
         return self.weight() * self.loss(points, codewords, logits)
 
     def loss(self, points: Tensor, codewords: Tensor, logits: Tensor | None) -> Tensor:
-        """The loss with weight 1."""
+        """Return the loss before weighting, a scalar."""
         raise NotImplementedError
 
 
 def soft_assignment(points: Tensor, codewords: Tensor) -> Tensor:
-    """Logits ``(n, K)``: minus the squared distances, in units of their mean smallest one.
+    """Return logits for a soft assignment: minus the squared distances, scaled.
 
-    That unit makes one temperature fit all residual levels, whose scales differ.
+    The unit is the mean squared distance from a point to its nearest codeword. So one temperature fits
+    all residual levels, although their scales differ. The term ``‖x‖²`` of the distance is left out,
+    because a softmax does not depend on it.
+
+    Args:
+        points: ``(n, D)``.
+        codewords: ``(K, D)``.
+
+    Returns:
+        ``(n, K)``.
     """
     scores = distance_logits(points, codewords)
     with torch.no_grad():
@@ -45,13 +60,17 @@ def soft_assignment(points: Tensor, codewords: Tensor) -> Tensor:
 
 
 class Usage(Regularizer):
-    """``KL(p̄ ‖ uniform)`` of the batch's mean soft assignment (GRIT-VQ's protocol B; Reg-VQ).
+    """``KL(p̄ ‖ uniform)`` of the batch's mean soft assignment p̄ (GRIT-VQ's protocol B; Reg-VQ).
 
-    Hard frequencies have no gradient; latents are held fixed, so that codewords go to the latents.
+    The assignment is soft because hard frequencies have no gradient. The latents are held fixed, so
+    codewords move to the latents.
 
     Args:
-        weight: λ.
-        temperature: of the soft assignment, in units of the mean squared gap.
+        weight: Weight λ of the loss, a number or a schedule.
+        temperature: Temperature of the soft assignment, in units of the mean squared gap.
+
+    Raises:
+        ValueError: If the temperature is not positive.
     """
 
     def __init__(self, weight: Scheduled = 0.05, temperature: float = 1.0) -> None:
@@ -59,7 +78,7 @@ class Usage(Regularizer):
         self.temperature = _positive(temperature)
 
     def loss(self, points: Tensor, codewords: Tensor, logits: Tensor | None) -> Tensor:
-        """In nats."""
+        """Return the divergence in nats."""
         logits = soft_assignment(points.detach(), codewords) / self.temperature
         mean = logits.softmax(dim=1).mean(dim=0)
         return (mean * (mean.clamp(min=1e-12) * len(mean)).log()).sum()
@@ -69,18 +88,21 @@ class Posterior(Regularizer):
     """``KL(q(k|x) ‖ uniform)``, averaged over points: the prior term of Gumbel-softmax (DiVeQ eq. 6)."""
 
     def loss(self, points: Tensor, codewords: Tensor, logits: Tensor | None) -> Tensor:
-        """In nats."""
+        """Return the mean divergence in nats."""
         log_q = (soft_assignment(points, codewords) if logits is None else logits).log_softmax(dim=1)
         return (log_q.exp() * log_q).sum(dim=1).mean() + math.log(log_q.shape[1])
 
 
 class Entropy(Regularizer):
-    """``E[H(q(k|x))] − γ H(E q)``: certain choices, all codes in use (LFQ, IBQ).
+    """``E[H(q(k|x))] − γ H(E q)``, which favours sure choices and the use of all codes (LFQ, IBQ).
 
     Args:
-        weight: of the loss.
+        weight: Weight of the loss, a number or a schedule.
         diversity: γ.
-        temperature: that logits are divided by.
+        temperature: Number by which the logits are divided.
+
+    Raises:
+        ValueError: If the temperature is not positive.
     """
 
     def __init__(self, weight: Scheduled = 0.05, diversity: float = 1.0, temperature: float = 1.0) -> None:
@@ -88,32 +110,35 @@ class Entropy(Regularizer):
         self.diversity, self.temperature = diversity, _positive(temperature)
 
     def loss(self, points: Tensor, codewords: Tensor, logits: Tensor | None) -> Tensor:
-        """In nats."""
+        """Return the difference of entropies in nats."""
         logits = soft_assignment(points, codewords) if logits is None else logits
         log_q = (logits / self.temperature).log_softmax(dim=1)
         mean = log_q.exp().mean(dim=0)
-        each = -(log_q.exp() * log_q).sum(dim=1).mean()
-        together = -(mean * mean.clamp(min=1e-12).log()).sum()
-        return each - self.diversity * together
+        mean_of_entropies = -(log_q.exp() * log_q).sum(dim=1).mean()
+        entropy_of_mean = -(mean * mean.clamp(min=1e-12).log()).sum()
+        return mean_of_entropies - self.diversity * entropy_of_mean
 
 
 class Orthogonality(Regularizer):
-    """Mean squared cosine of different codewords: spreads their directions."""
+    """The mean squared cosine of pairs of different codewords, which spreads their directions."""
 
     def loss(self, points: Tensor, codewords: Tensor, logits: Tensor | None) -> Tensor:
-        """In [0, 1]; 0 for a single codeword."""
+        """Return the mean in [0, 1]; 0 for a single codeword."""
         k = len(codewords)
         unit = F.normalize(codewords, dim=1)
-        # ‖U Uᵀ‖² = ‖UᵀU‖², and the latter is D × D; the diagonal of the former holds k ones.
+        # ‖U Uᵀ‖² = ‖UᵀU‖², and UᵀU is only D × D. The diagonal of U Uᵀ holds k ones.
         return ((unit.T @ unit).square().sum() - k) / max(1, k * (k - 1))
 
 
 class Repulsion(Regularizer):
-    """Mean ``exp(−‖c − c'‖²/τ)`` over pairs of codewords: pushes apart those that lie together.
+    """The mean of ``exp(−‖c − c'‖²/τ)`` over pairs of codewords, which pushes close codewords apart.
 
     Args:
-        weight: of the loss.
-        temperature: τ, in units of the codewords' mean squared distance.
+        weight: Weight of the loss, a number or a schedule.
+        temperature: τ, in units of the mean squared distance between codewords.
+
+    Raises:
+        ValueError: If the temperature is not positive.
     """
 
     def __init__(self, weight: Scheduled = 0.05, temperature: float = 0.1) -> None:
@@ -121,7 +146,7 @@ class Repulsion(Regularizer):
         self.temperature = _positive(temperature)
 
     def loss(self, points: Tensor, codewords: Tensor, logits: Tensor | None) -> Tensor:
-        """In [0, 1]; 0 for a single codeword."""
+        """Return the mean in [0, 1]; 0 for a single codeword."""
         if len(codewords) == 1:
             return codewords.new_zeros(())
         squared = F.pdist(codewords).square()
@@ -129,6 +154,7 @@ class Repulsion(Regularizer):
 
 
 def _positive(temperature: float) -> float:
+    """Return ``temperature``, or raise a :class:`ValueError` if it is not above 0."""
     if temperature <= 0:
         raise ValueError(f"a temperature must be above 0, not {temperature}")
     return temperature
@@ -141,3 +167,4 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "orthogonality": Orthogonality,
     "repulsion": Repulsion,
 }
+"""Regularizers by the names that configurations use."""

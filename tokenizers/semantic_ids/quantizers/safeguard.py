@@ -1,4 +1,4 @@
-"""Safety checks while a quantizer trains: thresholds on its health, and what is done beyond them."""
+"""Safeguards during a quantizer's training: limits on its health, and repairs if they are exceeded."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Safeguards:
-    """When to intervene (GRIT-VQ, appendix D.4); what is clipped or reset is refreshed in the cache too.
+    """Limits on a quantizer's health, beyond which :meth:`check` intervenes (GRIT-VQ, appendix D.4).
 
-    Every figure is one of :meth:`Quantizer.health <semantic_ids.quantizers.quantizer.Quantizer.health>`,
-    and its worst level counts. 0 switches a check off.
+    The figures come from :meth:`Quantizer.health <semantic_ids.quantizers.quantizer.Quantizer.health>`;
+    the worst level is compared with the limit. After clipping or resetting, cached codewords are
+    refreshed too. A limit of 0 switches its check off.
 
     Attributes:
-        min_utilization: below it dead codes are placed anew at once, whatever the schedule says.
-        max_spectral_norm: above it W's singular values are clipped to it, and its inverse.
-        max_row_norm: of a codeword; longer ones are shortened to it.
+        min_utilization: If utilization is below this share, dead codes are replaced at once, also
+            outside the schedule of replacements.
+        max_spectral_norm: If the spectral norm of W is above this limit c, the singular values of W are
+            clipped to [1/c, c].
+        max_row_norm: If a codeword is longer than this, it is shortened to this length.
+
+    Raises:
+        ValueError: If a limit is out of range.
     """
 
     min_utilization: float = 0.0
@@ -42,33 +48,38 @@ class Safeguards:
     def check(
         self, quantizer: Quantizer, health: dict[str, float], z: Tensor, generator: torch.Generator
     ) -> list[str]:
-        """Do what is needed, say so in the log, and return what was said.
+        """Compare the health with the limits, repair the quantizer if needed, and log every repair.
 
         Args:
-            quantizer: what is looked after.
-            health: its figures.
-            z: recent latents ``(n, D)``, for codes placed anew.
-            generator: on the CPU, for the same.
-        """
-        said = []
+            quantizer: The quantizer to repair.
+            health: The quantizer's current health.
+            z: Recent latents ``(n, D)``, from which dead codes are replaced.
+            generator: Random generator on the CPU, for replacing dead codes.
 
-        def worst(figure: str, best_first: Callable[..., float]) -> float | None:
-            found = [value for name, value in health.items() if name.rpartition("_")[0] == figure]
-            return best_first(found) if found else None
+        Returns:
+            The logged messages, one for each repair.
+        """
+        messages = []
+
+        def worst(figure: str, worst_of: Callable[..., float]) -> float | None:
+            values = [value for name, value in health.items() if name.rpartition("_")[0] == figure]
+            return worst_of(values) if values else None
 
         utilization = worst("utilization", min)
         if self.min_utilization and utilization is not None and utilization < self.min_utilization:
             moved = quantizer.replace_dead_codes(z, generator)
             quantizer.clear_usage()
-            said.append(f"utilization {utilization:.0%} < {self.min_utilization:.0%}: {moved} codes reset")
-        for figure, limit, clip, done in (
+            messages.append(
+                f"utilization {utilization:.0%} < {self.min_utilization:.0%}: {moved} codes reset"
+            )
+        for figure, limit, clip, repair in (
             ("spectral_norm", self.max_spectral_norm, quantizer.clip_spectra, "singular values clipped"),
             ("row_norm_max", self.max_row_norm, quantizer.clip_codewords, "codewords shortened"),
         ):
-            found = worst(figure, max)
-            if limit and found is not None and found > limit:
+            value = worst(figure, max)
+            if limit and value is not None and value > limit:
                 clip(limit)
-                said.append(f"{figure} {found:.3g} > {limit:.3g}: {done}")
-        for line in said:
-            LOG.warning(line)
-        return said
+                messages.append(f"{figure} {value:.3g} > {limit:.3g}: {repair}")
+        for message in messages:
+            LOG.warning(message)
+        return messages

@@ -1,8 +1,8 @@
-"""Quantizers without codebooks: every feature of the latent is rounded on its own.
+"""Quantizers without codebooks, which round every feature of the latent separately.
 
-Each is a product over the L levels. A level reads its own block of the latent's features and rounds
-each to one of n steps. The steps' numbers are the digits of the level's code, the first feature's
-the lowest: ``code = d_1 + n_1·(d_2 + n_2·(d_3 + …))``.
+Each level has its own block of the latent's features and rounds each feature to one of n steps. The
+numbers of the steps are the digits of the level's code. The first feature gives the lowest digit:
+``code = d_1 + n_1·(d_2 + n_2·(d_3 + …))``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from torch import Tensor
 
 from semantic_ids.quantizers.quantizer import Quantized, Quantizer
 
-_FEWEST, _MOST = 3, 16
+_MIN_STEPS, _MAX_STEPS = 3, 16
 
 
 class ScalarQuantizer(Quantizer):
-    """What all share: digits ↔ codes, one straight-through pass, float32 or better despite autocast.
+    """The base of all scalar quantizers.
+
+    It converts between digits and codes and passes gradients straight through. It computes in float32
+    or better, even under autocast.
 
     Args:
-        steps: for each level, the number of steps of each of its features; D is how many there are.
+        steps: For each level the number of steps of each of its features. D is the number of all features.
     """
 
     steps: Tensor
@@ -45,46 +48,48 @@ class ScalarQuantizer(Quantizer):
 
     @abstractmethod
     def place(self, z: Tensor) -> Tensor:
-        """Latents ``(..., D)`` → where they lie among the steps ``(..., D)``, with gradient."""
+        """Return the position of each feature among its steps, ``(..., D) → (..., D)``, with gradient."""
 
     @abstractmethod
     def digits(self, place: Tensor) -> Tensor:
-        """Places ``(..., D)`` → the nearest steps ``(..., D)`` int64, each in ``0 … n − 1``."""
+        """Return the number of the nearest step for each position: ``(..., D)`` int64 in ``0 … n − 1``."""
 
     @abstractmethod
     def values(self, digits: Tensor) -> Tensor:
-        """Steps ``(..., D)`` int64 → their places ``(..., D)`` float32."""
+        """Return the positions of steps, ``(..., D)`` int64 → ``(..., D)`` float32."""
 
     def loss(self, place: Tensor, quantized: Tensor) -> Tensor:
-        """Scalar, of places and the steps next to them, both ``(..., D)``; none by default."""
+        """Return a scalar loss from positions and their nearest steps, both ``(..., D)``; 0 by default."""
         return place.new_zeros(())
 
     def forward(self, z: Tensor) -> Quantized:
-        """``(..., D)`` → codes, quantized latents and loss; the place gets the latents' gradient as it is."""
+        """Quantize latents ``(..., D)``; the gradient passes straight through to the positions."""
         with torch.autocast(z.device.type, enabled=False):
-            place = self._place(z)
+            place = self._checked_place(z)
             digits = self.digits(place)
             quantized = self.values(digits).to(place.dtype)
-            # Added up in this order, the value is that of ``quantized`` to the last bit.
+            # Summed in this order, the value equals ``quantized`` to the last bit.
             latents = quantized + (place - place.detach())
             return Quantized(self._codes(digits), latents.to(z.dtype), self.loss(place, quantized))
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
-        """``(..., D)`` → codes ``(..., L)`` int64."""
-        return self._codes(self.digits(self._place(z)))
+        """Return the codes of latents, ``(..., D)`` → ``(..., L)`` int64."""
+        return self._codes(self.digits(self._checked_place(z)))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(..., L)`` → ``(..., D)`` float32."""
+        """Return the quantized latents of codes, ``(..., L)`` → ``(..., D)`` float32."""
         return self.values(codes[..., self.level] // self.weights % self.steps)
 
-    def _place(self, z: Tensor) -> Tensor:
+    def _checked_place(self, z: Tensor) -> Tensor:
+        """Return the positions of latents, or raise a :class:`ValueError` if their width is not D."""
         if z.shape[-1] != self.dim:
             raise ValueError(f"{type(self).__name__} needs latents of {self.dim} features, not {z.shape[-1]}")
         return self.place(z.to(torch.promote_types(z.dtype, torch.float32)))
 
     def _codes(self, digits: Tensor) -> Tensor:
+        """Combine the digits ``(..., D)`` of each level into its code ``(..., L)``."""
         parts = (digits * self.weights).split(self.widths, dim=-1)
         return torch.stack([part.sum(dim=-1) for part in parts], dim=-1)
 
@@ -92,17 +97,29 @@ class ScalarQuantizer(Quantizer):
 class FSQ(ScalarQuantizer):
     """Finite scalar quantization (Mentzer et al. 2023, arXiv 2309.15505, appendix A.1).
 
-    A feature of n steps is bounded to ``h·tanh(z + s) − o`` with ``h = ½(n − 1)(1 − 10⁻³)``, rounded, and
-    divided by ⌊n/2⌋. For even n, ``o = ½`` makes room for n integers, and ``s = artanh(o/h)`` keeps 0 in
-    place, which two steps would not allow; the paper's tan(o/h) does so nearly. There is no loss.
+    A feature with n steps is bounded to ``h·tanh(z + s) − o`` with ``h = ½(n − 1)(1 − 10⁻³)``, rounded,
+    and divided by ⌊n/2⌋. For odd n, o and s are 0. For even n, ``o = ½`` gives the range n integers, and
+    ``s = artanh(o/h)`` maps 0 to 0. The paper's tan(o/h) maps 0 only nearly to 0. Two steps would have no
+    finite s, so each feature needs at least 3. There is no loss.
 
     Args:
-        codebook_sizes: ``(K_1, …, K_L)``.
-        scalars: numbers of steps, at least 3 each, whose product is the K of every level. By default
-            each K is factored into numbers from 3 to 16, the smallest first: 256 = 4·4·4·4.
+        codebook_sizes: Number of codes of every level, ``(K_1, …, K_L)``.
+        scalars: Numbers of steps, each at least 3, with a product equal to the K of every level. By
+            default each K is factored into numbers from 3 to 16, the smallest first: 256 = 4·4·4·4.
 
     Raises:
-        ValueError: a K has no such factors (the message names sizes that have), or ``scalars`` are wrong.
+        ValueError: If a K has no such factors (the message names sizes that do), or if ``scalars`` do
+            not fit.
+
+    Example:
+        >>> quantizer = FSQ((256, 256))
+        >>> quantizer.dim  # four features for each of two levels
+        8
+        >>> codes = quantizer.encode(torch.zeros(1, 8))
+        >>> codes.tolist()
+        [[170, 170]]
+        >>> quantizer.decode(codes).tolist()
+        [[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
     """
 
     half_width: Tensor
@@ -111,41 +128,42 @@ class FSQ(ScalarQuantizer):
     shift: Tensor
 
     def __init__(self, codebook_sizes: Sequence[int], scalars: Sequence[int] | None = None) -> None:
-        super().__init__([_steps(size, scalars) for size in codebook_sizes])
+        super().__init__([_level_steps(size, scalars) for size in codebook_sizes])
         self.register_buffer("half_width", self.steps // 2, persistent=False)
         self.register_buffer("bound", (self.steps - 1) * (1 - 1e-3) / 2, persistent=False)
         self.register_buffer("offset", (1 - self.steps % 2) / 2, persistent=False)
         self.register_buffer("shift", torch.atanh(self.offset / self.bound), persistent=False)
 
     def place(self, z: Tensor) -> Tensor:
-        """``(h·tanh(z + s) − o) / ⌊n/2⌋``."""
+        """Return ``(h·tanh(z + s) − o) / ⌊n/2⌋``."""
         return (self.bound * torch.tanh(z + self.shift) - self.offset) / self.half_width
 
     def digits(self, place: Tensor) -> Tensor:
-        """The nearest integer, counted from the lowest."""
+        """Return the nearest integers, counted from the lowest step."""
         return (place * self.half_width).round().long() + self.half_width
 
     def values(self, digits: Tensor) -> Tensor:
-        """``digit / ⌊n/2⌋ − 1``; even n have a step at −1 and none at 1."""
+        """Return ``digit / ⌊n/2⌋ − 1``; for even n there is a step at −1 and none at 1."""
         return (digits - self.half_width) / self.half_width
 
 
 class BinaryQuantizer(ScalarQuantizer):
-    """What LFQ and BSQ share: log2 K bits a level, each the sign of a feature, and their entropy loss.
+    """The base of LFQ and BSQ: log2 K bits a level, each the sign of a feature, with an entropy loss.
 
-    At place u the code that stands for c has the probability ``p ∝ exp(−‖u − c‖²/T)``. That is a product
-    over features: the i-th is a 1 with probability ``σ(4·u_i·|c_i|/T)``. The loss ``E[H(p)] − γ·H(E[p])``
-    wants every latent sure of its code and all codes used alike. It is in nats a code, as in the papers:
-    a mean over the batch and over the levels, each with the weight of its log2 K features.
+    At position u the code with value c has the probability ``p ∝ exp(−‖u − c‖²/T)``. It is a product
+    over features: bit i is a 1 with probability ``σ(4·u_i·|c_i|/T)``. The loss ``E[H(p)] − γ·H(E[p])`` is
+    small if the code of every latent is certain and all codes are used equally. It is in nats a code, as
+    in the papers: a mean over the batch and over the levels, weighted by their numbers of features log2 K.
 
     Args:
-        codebook_sizes: ``(K_1, …, K_L)``, powers of two; ``D = Σ log2 K_l``.
-        entropy_weight: of the whole entropy loss.
+        codebook_sizes: Number of codes of every level, ``(K_1, …, K_L)``, powers of two;
+            ``D = Σ log2 K_l``.
+        entropy_weight: Weight of the whole entropy loss.
         diversity: γ.
         temperature: T.
 
     Raises:
-        ValueError: a K is no power of two, or T is not positive.
+        ValueError: If a K is not a power of two, or T is not positive.
     """
 
     scale = 1.0
@@ -162,26 +180,31 @@ class BinaryQuantizer(ScalarQuantizer):
         self.entropy_weight, self.diversity, self.temperature = entropy_weight, diversity, temperature
 
     def digits(self, place: Tensor) -> Tensor:
-        """1 where positive, else 0."""
+        """Return 1 for positive positions, else 0."""
         return (place > 0).long()
 
     def values(self, digits: Tensor) -> Tensor:
-        """``±scale``."""
+        """Return ``scale`` for a 1 and ``-scale`` for a 0."""
         return (2.0 * digits - 1.0) * self.scale
 
     @abstractmethod
     def entropy_of_mean(self, logits: Tensor) -> Tensor:
-        """One level's ``H(E[p])`` in nats, scalar, from its features' logits of a 1 ``(n, log2 K)``."""
+        """Return ``H(E[p])`` of one level in nats, a scalar.
+
+        Args:
+            logits: Logits of a 1 for each feature of the level, ``(n, log2 K)``.
+        """
 
     def loss(self, place: Tensor, quantized: Tensor) -> Tensor:
-        """``entropy_weight · Σ over levels of (log2 K / D) · (E[H(p)] − γ·H(E[p]))``."""
+        """Return ``entropy_weight · Σ (log2 K / D) · (E[H(p)] − γ·H(E[p]))``, a sum over levels."""
         logits = (4 * self.scale / self.temperature) * place.reshape(-1, self.dim)
         levels = zip(self.widths, logits.split(self.widths, dim=1), strict=True)
         losses = [width / self.dim * self._level_loss(level) for width, level in levels]
         return self.entropy_weight * torch.stack(losses).sum()
 
     def _level_loss(self, logits: Tensor) -> Tensor:
-        # A bit's entropy is that of −|logit| too, where nothing cancels.
+        """Return ``E[H(p)] − γ·H(E[p])`` of one level, from logits ``(n, log2 K)``."""
+        # A bit has the same entropy at −|logit|, and there the terms do not cancel.
         below = -logits.abs()
         entropies = F.softplus(below) - below * torch.sigmoid(below)
         return entropies.sum(dim=1).mean() - self.diversity * self.entropy_of_mean(logits)
@@ -190,12 +213,15 @@ class BinaryQuantizer(ScalarQuantizer):
 class LFQ(BinaryQuantizer):
     """Lookup-free quantization: signs (Yu et al. 2023, MAGVIT-v2, arXiv 2310.05737, §3.1).
 
-    ``H(E[p])`` is the entropy over the K codes of a level, exactly. A commitment loss
-    ``(z − sg[sign z])²``, a mean over features, is added.
+    ``H(E[p])`` is the exact entropy over the K codes of a level. A commitment loss ``(z − sg[sign z])²``,
+    a mean over features, is added.
 
     Args:
-        codebook_sizes, entropy_weight, diversity, temperature: see :class:`BinaryQuantizer`.
-        commitment_weight: of the commitment loss.
+        codebook_sizes: Number of codes of every level, powers of two.
+        entropy_weight: Weight of the entropy loss, see :class:`BinaryQuantizer`.
+        diversity: γ of the entropy loss.
+        temperature: T of the entropy loss.
+        commitment_weight: Weight of the commitment loss.
     """
 
     def __init__(
@@ -210,28 +236,30 @@ class LFQ(BinaryQuantizer):
         self.commitment_weight = commitment_weight
 
     def place(self, z: Tensor) -> Tensor:
-        """The latents as they are."""
+        """Return the latents unchanged."""
         return z
 
     def entropy_of_mean(self, logits: Tensor) -> Tensor:
-        """The entropy of the mean distribution over the level's codes."""
+        """Return the entropy of the mean distribution over the level's codes, in nats."""
         return _entropy(_mean_code(logits))
 
     def loss(self, place: Tensor, quantized: Tensor) -> Tensor:
-        """The entropy loss and the commitment."""
+        """Return the sum of the entropy loss and the commitment loss."""
         return super().loss(place, quantized) + self.commitment_weight * F.mse_loss(place, quantized)
 
 
 class BSQ(BinaryQuantizer):
     """Binary spherical quantization (Zhao et al. 2024, arXiv 2406.07548, §4).
 
-    As in the paper the whole latent, all levels together, is put on the unit sphere: ``u = z/‖z‖``,
-    quantized to ``sign(u)/√D``, which lies there too, so that no commitment is needed. ``H(E[p])`` is
-    taken as the sum of a level's features' own entropies, which is never below it.
+    As in the paper, the whole latent with all levels is projected to the unit sphere: ``u = z/‖z‖``. It
+    is quantized to ``sign(u)/√D``, which is also on the sphere, so no commitment loss is needed. For
+    ``H(E[p])`` the loss uses an upper bound: the sum of the entropies of the level's single features.
 
     Args:
-        codebook_sizes, entropy_weight, diversity: see :class:`BinaryQuantizer`.
-        temperature: T; the paper's τ is 2/T.
+        codebook_sizes: Number of codes of every level, powers of two.
+        entropy_weight: Weight of the entropy loss, see :class:`BinaryQuantizer`.
+        diversity: γ of the entropy loss.
+        temperature: T of the entropy loss; the paper's τ is 2/T.
     """
 
     def __init__(
@@ -245,35 +273,36 @@ class BSQ(BinaryQuantizer):
         self.scale = self.dim**-0.5
 
     def place(self, z: Tensor) -> Tensor:
-        """``z/‖z‖``."""
+        """Return ``z/‖z‖``."""
         return F.normalize(z, dim=-1)
 
     def entropy_of_mean(self, logits: Tensor) -> Tensor:
-        """Σ over features of the entropy of the mean probability of a 1."""
+        """Return the sum over features of the entropy of a bit with the mean probability of a 1."""
         return _entropy(torch.sigmoid(logits).mean(dim=0)) + _entropy(torch.sigmoid(-logits).mean(dim=0))
 
 
 SCALAR_QUANTIZERS: dict[str, Callable[..., ScalarQuantizer]] = {"fsq": FSQ, "lfq": LFQ, "bsq": BSQ}
+"""Scalar quantizers by the names that configurations use."""
 
 
-def _steps(size: int, scalars: Sequence[int] | None) -> tuple[int, ...]:
-    """The numbers of steps of the scalars that make up one of ``size`` codes."""
-    found = tuple(scalars or _factors(size))
-    if not found:
-        below = next(filter(_factors, range(size - 1, _FEWEST, -1)), _FEWEST)
-        above = next(filter(_factors, count(max(size, _FEWEST) + 1)))
+def _level_steps(size: int, scalars: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the number of steps of each feature of a level with ``size`` codes, after checking them."""
+    steps = tuple(scalars or _factors(size))
+    if not steps:
+        below = next(filter(_factors, range(size - 1, _MIN_STEPS, -1)), _MIN_STEPS)
+        above = next(filter(_factors, count(max(size, _MIN_STEPS) + 1)))
         raise ValueError(
-            f"FSQ cannot make {size} codes of scalars with {_FEWEST} to {_MOST} steps; "
+            f"FSQ cannot make {size} codes of scalars with {_MIN_STEPS} to {_MAX_STEPS} steps; "
             f"codebook sizes that work are {below} and {above}"
         )
-    if min(found) < _FEWEST or math.prod(found) != size:
-        raise ValueError(f"scalars need at least {_FEWEST} steps each and {size} as product, not {found}")
-    return found
+    if min(steps) < _MIN_STEPS or math.prod(steps) != size:
+        raise ValueError(f"scalars need at least {_MIN_STEPS} steps each and {size} as product, not {steps}")
+    return steps
 
 
 def _factors(size: int) -> tuple[int, ...]:
-    """``size`` as a product of numbers from 3 to 16, the smallest first; empty if it is none."""
-    for step in range(_FEWEST, _MOST + 1):
+    """Factor ``size`` into numbers from 3 to 16, the smallest first; empty if that is impossible."""
+    for step in range(_MIN_STEPS, _MAX_STEPS + 1):
         if size == step:
             return (step,)
         rest = _factors(size // step) if size > step and size % step == 0 else ()
@@ -283,22 +312,28 @@ def _factors(size: int) -> tuple[int, ...]:
 
 
 def _mean_code(logits: Tensor) -> Tensor:
-    """Logits of b independent bits ``(n, b)`` → the mean distribution over the 2^b codes, in any order.
+    """Return the mean distribution over the codes of b independent bits.
 
-    A distribution is the outer product of those over half the bits, so the mean over n is one matrix
-    product of two tensors ``(n, √K)``, and none of ``(n, K)`` is held.
+    The distribution over K codes is the outer product of the distributions over two halves of the bits.
+    So the mean over n is one matrix product of two tensors ``(n, √K)``, and no tensor ``(n, K)`` is needed.
+
+    Args:
+        logits: Logits of a 1 for each bit, ``(n, b)``.
+
+    Returns:
+        ``(2^b,)``; the order of the codes is not specified.
     """
     first, second = (_distribution(half) for half in logits.tensor_split(2, dim=1))
     return (first.T @ second).flatten() / len(logits)
 
 
 def _distribution(logits: Tensor) -> Tensor:
-    """Over the 2^b codes of b independent bits: logits ``(n, b)`` → probabilities ``(n, 2^b)``."""
+    """Return the probabilities ``(n, 2^b)`` of the codes of b independent bits with logits ``(n, b)``."""
     bits = torch.arange(logits.shape[1], device=logits.device)
     ones = (torch.arange(1 << len(bits), device=logits.device) >> bits[:, None] & 1).to(logits.dtype)
     return (F.logsigmoid(logits) @ ones + F.logsigmoid(-logits) @ (1 - ones)).exp()
 
 
 def _entropy(p: Tensor) -> Tensor:
-    """``−Σ p·log p`` in nats, scalar, with a finite gradient where a probability underflows to 0."""
+    """Return ``−Σ p·log p`` in nats; its gradient is finite even if a probability underflows to 0."""
     return -(p * p.clamp(min=torch.finfo(p.dtype).tiny).log()).sum()

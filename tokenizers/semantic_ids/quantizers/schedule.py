@@ -1,4 +1,4 @@
-"""Hyper-parameters that change over the training: on a schedule, or because they are learned."""
+"""Hyper-parameters that change during training, by a schedule or by learning."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semantic_ids.choices import check_arguments, nearest_name
+from semantic_ids.choices import check_arguments
+from semantic_ids.plugins import nearest_name
 
 Scheduled = float | Mapping[str, Any]
 """A number, or the fields of a :class:`Schedule`: ``{"start": 1.0, "end": 0.1, "shape": "cosine"}``."""
 
-_SMALLEST = 1e-6
+_SMALLEST_LEARNED = 1e-6
 
 
 def _linear(start: float, end: float, progress: float) -> float:
+    """Interpolate with equal differences in equal times."""
     return start + progress * (end - start)
 
 
 def _exponential(start: float, end: float, progress: float) -> float:
+    """Interpolate with equal factors in equal times."""
     return start * (end / start) ** progress
 
 
 def _cosine(start: float, end: float, progress: float) -> float:
+    """Interpolate along half a cosine wave, with slope 0 at both ends."""
     return _linear(start, end, (1 - math.cos(math.pi * progress)) / 2)
 
 
@@ -36,20 +40,27 @@ SHAPES: dict[str, Callable[[float, float, float], float]] = {
     "exponential": _exponential,
     "cosine": _cosine,
 }
+"""Interpolations by name; each is called with start, end and progress."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A number that goes from ``start`` to ``end`` while the training goes from 0 to 1.
+    """A number that changes from ``start`` to ``end`` over the training.
 
     Attributes:
-        start: value at the beginning.
-        end: value when the training is over.
-        shape: ``linear``; ``exponential``, by the same factor in equal times, for ends above 0; or
-            ``cosine``, level at both ends.
+        start: Value at the beginning of the training.
+        end: Value at the end of the training.
+        shape: Name of the interpolation. ``linear``: by equal differences in equal times.
+            ``exponential``: by equal factors in equal times; both values must be above 0. ``cosine``: along
+            half a cosine wave, with slope 0 at both ends.
 
     Raises:
-        ValueError: an end is no finite number, the shape is unknown, or the ends do not allow it.
+        ValueError: If a value is not a finite number, if the shape is unknown, or if it does not allow
+            the values.
+
+    Example:
+        >>> Schedule(start=1.0, end=0.01, shape="exponential").at(0.5)
+        0.1
     """
 
     start: float
@@ -57,9 +68,9 @@ class Schedule:
     shape: str = "linear"
 
     def __post_init__(self) -> None:
-        for end in (self.start, self.end):
-            if isinstance(end, bool) or not isinstance(end, int | float) or not math.isfinite(end):
-                raise ValueError(f"not a finite number: {end!r}")
+        for value in (self.start, self.end):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"not a finite number: {value!r}")
         if self.shape not in SHAPES:
             raise ValueError(
                 f"no shape is called {self.shape!r}. {nearest_name(str(self.shape), list(SHAPES))}"
@@ -69,14 +80,14 @@ class Schedule:
 
     @classmethod
     def of(cls, value: Scheduled, name: str = "schedule") -> Schedule:
-        """The schedule that ``value`` describes; a number is one that does not change.
+        """Return the schedule that ``value`` describes; a number describes a constant schedule.
 
         Args:
-            value: a number, or a mapping of the fields.
-            name: what is scheduled, for the message of an error.
+            value: A number, or a mapping with the fields of :class:`Schedule`.
+            name: Name of the hyper-parameter, for error messages.
 
         Raises:
-            ValueError: a field is unknown or missing, or has no sense.
+            ValueError: If a field is unknown, missing or invalid.
         """
         fields = value if isinstance(value, Mapping) else {"start": value, "end": value}
         check_arguments(name, cls, fields)
@@ -89,10 +100,10 @@ class Schedule:
             raise ValueError(f"{name}: {error}") from None
 
     def at(self, progress: float) -> float:
-        """The value when the share ``progress`` of the training is done.
+        """Return the value at the time when the share ``progress`` of the training is completed.
 
         Raises:
-            ValueError: ``progress`` is not in [0, 1].
+            ValueError: If ``progress`` is not in [0, 1].
         """
         if not 0 <= progress <= 1:
             raise ValueError(f"progress is a share of the training in [0, 1], not {progress}")
@@ -100,20 +111,20 @@ class Schedule:
 
 
 class HyperParameter(nn.Module):
-    """A positive number that stays as it is, follows a schedule, or is learned.
+    """A positive number that is constant, follows a schedule, or is learned.
 
-    Where learned, it is the softplus of a free parameter, or its sigmoid if 1 is its limit, and at
-    least 1e-6: no step of an optimizer, however large, makes it negative.
+    A learned number is the softplus of a free parameter, or its sigmoid if the number is at most 1. It is
+    clamped to at least 1e-6. So no optimizer step, however large, makes it negative.
 
     Args:
-        name: for the message of an error.
-        value: to stay at, to follow, or to start learning from.
-        learnable: learn it.
-        at_most_one: refuse values above 1, and learn one that stays below.
-        may_be_zero: take 0 too.
+        name: Name of the hyper-parameter, for error messages.
+        value: The constant, the schedule, or the start value for learning.
+        learnable: True to learn the number.
+        at_most_one: True to refuse values above 1 and to learn the number within (0, 1).
+        may_be_zero: True to accept 0 too.
 
     Raises:
-        ValueError: a value out of range, or a schedule for what is learned.
+        ValueError: If a value is out of range, or if a learned number has a schedule.
     """
 
     def __init__(
@@ -140,15 +151,16 @@ class HyperParameter(nn.Module):
         self.set_progress(0.0)
 
     def forward(self) -> Tensor | float:
-        """Its present value; where learned a scalar tensor with a gradient."""
+        """Return the current value; a learned one is a scalar tensor with gradient."""
         if self.free is None:
             return self.value
         positive = torch.sigmoid(self.free) if self.at_most_one else F.softplus(self.free)
-        return positive.clamp(min=_SMALLEST)
+        return positive.clamp(min=_SMALLEST_LEARNED)
 
     def set_progress(self, progress: float) -> None:
-        """Move on the schedule to ``progress``, the share of the training that is done."""
+        """Set the value to that of the schedule at ``progress``, the completed share of the training."""
         self.value = self.schedule.at(progress)
 
     def _inverse(self, value: Tensor) -> Tensor:
+        """Return the free parameter at which the learned number is ``value``."""
         return torch.logit(value) if self.at_most_one else value + torch.log(-torch.expm1(-value))

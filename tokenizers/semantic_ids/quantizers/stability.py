@@ -1,4 +1,4 @@
-"""Where a radius enlarges gradients or turns them round: the paper's claim beside what is implemented."""
+"""A report on the gaps at which a radius enlarges or reverses gradients, by claim and by code."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Factors:
-    """The factor κ along the gap, of which the latent keeps 1 − κ, over a set of gaps.
+    """The factor κ along the gap, over a set of gaps; the latent keeps 1 − κ of the gradient.
 
     Attributes:
-        range: smallest and largest κ.
-        expansive: shortest and longest gap at which κ is outside [0, 1], so that 1 − κ is not
-            within [0, 1] as GRIT-VQ asks; None if there is none.
-        flipping: the same for κ ≥ 2, where the gradient is turned round and not shortened.
+        range: Smallest and largest κ.
+        expansive: Lengths of the shortest and the longest gap with κ outside [0, 1], None if there is no
+            such gap. There 1 − κ is not within [0, 1], which GRIT-VQ requires.
+        flipping: The same for κ ≥ 2, where the gradient is reversed and not shortened.
     """
 
     range: Interval
@@ -33,12 +33,13 @@ class Factors:
 
 @dataclass(frozen=True)
 class Stability:
-    """A radius over a set of gaps.
+    """The stability of a radius over a set of gaps, as the paper claims it and as the code has it.
 
     Attributes:
-        claimed: with the paper's ``κ = sᵀ∇r``, which is ρ' for ``r = ρ(‖d‖)`` (Appendix B).
-        implemented: with the ``κ = wᵀv`` of :meth:`Radius.pull <semantic_ids.quantizers.radius.Radius.pull>`.
-        norm: largest spectral norm of ``∂z_q/∂z = I − v wᵀ``.
+        claimed: Factors with the paper's ``κ = sᵀ∇r``, which is ρ' for ``r = ρ(‖d‖)`` (Appendix B).
+        implemented: Factors with ``κ = wᵀv`` of :meth:`Radius.pull
+            <semantic_ids.quantizers.radius.Radius.pull>`.
+        norm: Largest spectral norm of ``∂z_q/∂z = I − v wᵀ``.
     """
 
     claimed: Factors
@@ -47,7 +48,17 @@ class Stability:
 
 
 def stability(radius: Radius, gaps: Tensor) -> Stability:
-    """The factors of ``radius`` at ``gaps`` ``(n, D)``, none of them zero, in float64."""
+    """Measure the stability of a radius, in float64.
+
+    Args:
+        radius: The radius; it is copied and not changed.
+        gaps: ``(n, D)``, none of them zero.
+
+    Example:
+        >>> from semantic_ids.quantizers.radii import Euclidean
+        >>> stability(Euclidean(dim=1), torch.tensor([[0.5], [2.0]])).implemented
+        Factors(range=(1.0, 1.0), expansive=None, flipping=None)
+    """
     radius = copy.deepcopy(radius).double()
     gaps = gaps.detach().double().requires_grad_()
     lengths = gaps.detach().norm(dim=1)
@@ -62,13 +73,19 @@ def stability(radius: Radius, gaps: Tensor) -> Stability:
 
 
 def _factors(kappa: Tensor, lengths: Tensor) -> Factors:
+    """Summarise κ ``(n,)`` of gaps with these lengths ``(n,)``."""
     outside = (kappa < -_ROUNDING) | (kappa > 1 + _ROUNDING)
-    return Factors(_interval(kappa), _spread(lengths[outside]), _spread(lengths[kappa >= 2 - _ROUNDING]))
+    flipping = kappa >= 2 - _ROUNDING
+    return Factors(
+        _interval(kappa), _interval_or_none(lengths[outside]), _interval_or_none(lengths[flipping])
+    )
 
 
 def _interval(values: Tensor) -> Interval:
+    """Return the smallest and the largest value."""
     return float(values.min()), float(values.max())
 
 
-def _spread(values: Tensor) -> Interval | None:
+def _interval_or_none(values: Tensor) -> Interval | None:
+    """Return the smallest and the largest value, or None if there are no values."""
     return _interval(values) if len(values) else None

@@ -1,8 +1,8 @@
-"""Surrogates: how gradients pass the choice of a codeword, which has none.
+"""Surrogates: rules for the gradient of choosing a codeword, because the choice itself has none.
 
-Each takes latents ``z`` and what they are quantized to ``q``, both ``(n, D)``, and returns ``z_q``
-``(n, D)`` that goes on to the decoder in training. Written with ``d = q − z``, ``δ = ‖d‖``, ``s = d/δ``
-and ``g`` for the gradient that comes back.
+Each surrogate takes latents ``z`` and quantized latents ``q``, both ``(n, D)``. It returns ``z_q``, also
+``(n, D)``, which is the decoder's input in training. The formulas below use ``d = q − z``, ``δ = ‖d‖``,
+``s = d/δ`` and the gradient ``g`` of the loss for ``z_q``. ∂z and ∂q are the gradients for ``z`` and ``q``.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from semantic_ids.choices import Choice, build
 from semantic_ids.quantizers.radii import RADII
 
-_ZERO = 1e-12
+_ZERO_LENGTH = 1e-12
 
 
 class Surrogate(nn.Module):
-    """``(z, q) → z_q``.
+    """The base of all surrogates, modules that map ``(z, q)`` to ``z_q``.
 
     Args:
-        dim: width of the latents D.
+        dim: Width of the latents D.
 
     Attributes:
-        teaches_codewords: a gradient reaches ``q``.
+        teaches_codewords: True if ``q`` gets a gradient.
     """
 
     teaches_codewords = True
@@ -34,66 +34,87 @@ class Surrogate(nn.Module):
 
 
 class Direct(Surrogate):
-    """``z_q = q``: for assignments that carry the gradient to the latent themselves."""
+    """``z_q = q``, for assignments that have a gradient for the latents themselves."""
 
     def forward(self, z: Tensor, q: Tensor) -> Tensor:
-        """∂q = g, and what ``q`` has of ``z``."""
+        """Return ``q``; ∂q = g, and ∂z comes through ``q``."""
         return q
 
 
 class StraightThrough(Surrogate):
-    """VQ-VAE's estimator (van den Oord 2017): the latent gets the whole gradient, the codeword none."""
+    """VQ-VAE's estimator (van den Oord 2017): the latent gets the whole gradient, the codeword none.
+
+    Example:
+        >>> z, q = torch.tensor([[0.4]], requires_grad=True), torch.tensor([[1.0]])
+        >>> z_q = StraightThrough(dim=1)(z, q)
+        >>> z_q.backward(torch.tensor([[5.0]]))
+        >>> z_q.tolist(), z.grad.tolist()
+        ([[1.0]], [[5.0]])
+    """
 
     teaches_codewords = False
 
     def forward(self, z: Tensor, q: Tensor) -> Tensor:
-        """Value ``q``; ∂z = g, ∂q = 0."""
+        """Return the value ``q``; ∂z = g, ∂q = 0."""
         return z + (q - z).detach()
 
 
 class Rotation(Surrogate):
     """The rotation trick (Fifty 2025, arXiv 2410.06424): ``q`` as a fixed rotation and scaling of ``z``.
 
-    ``R = I − 2wwᵀ + 2q̄z̄ᵀ`` with ``w`` along ``z̄ + q̄``. The gain ``‖q‖/‖z‖`` explodes where a latent is
-    near zero, as residuals are; so it acts on the total of all levels, and below a length of 1e-12
-    it is the straight-through estimator.
+    The rotation is ``R = I − 2wwᵀ + 2q̄z̄ᵀ`` with ``z̄`` and ``q̄`` the normalised vectors and ``w`` the unit
+    vector along ``z̄ + q̄``. The gain ``‖q‖/‖z‖`` explodes for latents near zero, and residuals are near zero.
+    So apply this surrogate to the total of all levels. For latents shorter than 1e-12 it is the
+    straight-through estimator.
+
+    Example:
+        ``q`` is ``z`` turned by a right angle and doubled, so the gradient is turned back and doubled:
+
+        >>> z, q = torch.tensor([[1.0, 0.0]], requires_grad=True), torch.tensor([[0.0, 2.0]])
+        >>> z_q = Rotation(dim=2)(z, q)
+        >>> z_q.backward(torch.tensor([[0.0, 3.0]]))
+        >>> z_q.tolist(), z.grad.round().tolist()
+        ([[0.0, 2.0]], [[6.0, 0.0]])
     """
 
     teaches_codewords = False
 
     def forward(self, z: Tensor, q: Tensor) -> Tensor:
-        """Value ``q``; ∂z = (‖q‖/‖z‖) Rᵀ g, ∂q = 0."""
+        """Return the value ``q``; ∂z = (‖q‖/‖z‖) Rᵀ g, ∂q = 0."""
         with torch.no_grad():
             length = z.norm(dim=-1, keepdim=True)
-            from_, to = F.normalize(z, dim=-1, eps=_ZERO), F.normalize(q, dim=-1, eps=_ZERO)
-            mirror = F.normalize(from_ + to, dim=-1, eps=_ZERO)
-            gain = q.norm(dim=-1, keepdim=True) / length.clamp(min=_ZERO)
-        turned = (
-            z - 2 * mirror * (mirror * z).sum(-1, keepdim=True) + 2 * to * (from_ * z).sum(-1, keepdim=True)
-        )
-        rotated = gain * turned
-        # Rounding aside this adds nothing, but codes must decode to the very value seen in training.
-        rotated = rotated + (q - rotated).detach()
-        return torch.where(length > _ZERO, rotated, z + (q - z).detach())
+            unit_z = F.normalize(z, dim=-1, eps=_ZERO_LENGTH)
+            unit_q = F.normalize(q, dim=-1, eps=_ZERO_LENGTH)
+            w = F.normalize(unit_z + unit_q, dim=-1, eps=_ZERO_LENGTH)
+            gain = q.norm(dim=-1, keepdim=True) / length.clamp(min=_ZERO_LENGTH)
+        rotated = z - 2 * w * (w * z).sum(-1, keepdim=True) + 2 * unit_q * (unit_z * z).sum(-1, keepdim=True)
+        scaled = gain * rotated
+        # This only removes rounding errors: the value in training must equal the decoded codes exactly.
+        scaled = scaled + (q - scaled).detach()
+        return torch.where(length > _ZERO_LENGTH, scaled, z + (q - z).detach())
 
 
 class NoiseSubstitution(Surrogate):
-    """NSVQ (Vali & Bäckström 2022): an error of the right length in a random direction.
+    """NSVQ (Vali & Bäckström 2022): the quantization error is replaced by noise of the same length.
 
-    In training the value is not ``q`` but a random point as far from ``z``.
+    In training the value is not ``q`` but a random point at the same distance from ``z``.
     """
 
     def forward(self, z: Tensor, q: Tensor) -> Tensor:
-        """``z + δ v̂`` with v ~ N(0, I); ∂z = g − s(v̂·g), ∂q = s(v̂·g)."""
+        """Return ``z + δ v̂`` with v ~ N(0, I); ∂z = g − s(v̂·g), ∂q = s(v̂·g)."""
         return z + (q - z).norm(dim=-1, keepdim=True) * F.normalize(torch.randn_like(z), dim=-1)
 
 
 class DiVeQ(Surrogate):
-    """Differentiable vector quantization by directional noise (eq. 8 of the DiVeQ paper).
+    """Differentiable vector quantization with noise on the direction (eq. 8 of the DiVeQ paper).
 
     Args:
-        dim: width of the latents D.
-        variance: σ² of the noise, in units of the latents' own; 0 is DiVeQ-detach, with value ``q``.
+        dim: Width of the latents D.
+        variance: Variance σ² of the noise in every feature, in the squared unit of the latents. 0 gives
+            DiVeQ-detach, whose value is ``q``.
+
+    Raises:
+        ValueError: If the variance is negative.
     """
 
     def __init__(self, dim: int, variance: float = 1e-3) -> None:
@@ -103,20 +124,29 @@ class DiVeQ(Surrogate):
         self.deviation = variance**0.5
 
     def forward(self, z: Tensor, q: Tensor) -> Tensor:
-        """``z + δ·sg[v_d/‖v_d‖]``, v_d = d + ε; ∂z = g − s(v̂_d·g), ∂q = s(v̂_d·g)."""
+        """Return ``z + δ·sg[v̂_d]`` with v_d = d + ε and v̂_d = v_d/‖v_d‖; ∂z = g − s(v̂_d·g), ∂q = s(v̂_d·g)."""
         gap = q - z
         direction = gap.detach()
         if self.deviation:
             direction = direction + self.deviation * torch.randn_like(direction)
-        return z + gap.norm(dim=-1, keepdim=True) * F.normalize(direction, dim=-1, eps=_ZERO)
+        return z + gap.norm(dim=-1, keepdim=True) * F.normalize(direction, dim=-1, eps=_ZERO_LENGTH)
 
 
 class GritRadius(Surrogate):
-    """GRIT-VQ's radius surrogate: the gradient along the gap is shared between latent and codeword.
+    """GRIT-VQ's radius surrogate: latent and codeword share the gradient along the gap.
 
     Args:
-        dim: width of the latents D.
-        radius: a family of :data:`~semantic_ids.quantizers.radii.RADII`.
+        dim: Width of the latents D.
+        radius: A choice of :data:`~semantic_ids.quantizers.radii.RADII`.
+
+    Example:
+        With a power radius of α = ¼ the codeword gets a quarter of the gradient:
+
+        >>> z, q = torch.tensor([[0.0]], requires_grad=True), torch.tensor([[2.0]], requires_grad=True)
+        >>> z_q = GritRadius(dim=1, radius={"name": "power", "alpha": 0.25})(z, q)
+        >>> z_q.backward(torch.tensor([[4.0]]))
+        >>> z_q.tolist(), z.grad.tolist(), q.grad.tolist()
+        ([[2.0]], [[3.0]], [[1.0]])
     """
 
     def __init__(self, dim: int, radius: Choice = "power") -> None:
@@ -124,7 +154,7 @@ class GritRadius(Surrogate):
         self.radius = build("radius", RADII, radius, dim=dim)
 
     def forward(self, z: Tensor, q: Tensor) -> Tensor:
-        """Value ``q``; ∂z = g − w(v·g), ∂q = w(v·g) with the family's (v, w)."""
+        """Return the value ``q``; ∂z = g − w(v·g) and ∂q = w(v·g) with the family's (v, w)."""
         gap = q - z
         fixed = gap.detach()
         if self.training:
@@ -143,3 +173,4 @@ SURROGATES: dict[str, type[Surrogate]] = {
     "grit": GritRadius,
     "direct": Direct,
 }
+"""Surrogates by the names that configurations use."""

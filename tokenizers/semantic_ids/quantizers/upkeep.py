@@ -1,4 +1,4 @@
-"""How codewords come alive and stay alive: where they start, and where dead ones go."""
+"""Rules for the initial positions of codewords, and for the new positions of dead ones."""
 
 from __future__ import annotations
 
@@ -11,68 +11,88 @@ from semantic_ids.kmeans import kmeans
 from semantic_ids.nearest import nearest
 
 Initialization = Callable[[Tensor, int, Generator], Tensor]
-"""Points ``(n, D)``, K → codewords ``(K, D)``."""
+"""A function that returns the first codewords ``(K, D)``.
+
+Its arguments are points ``(n, D)``, the number K and a generator on the CPU.
+"""
 
 
-def _pick(points: Tensor, count: int, generator: Generator) -> Tensor:
-    """``(count, D)``: different rows drawn evenly, then the same again where there are too few."""
+def _random_rows(points: Tensor, count: int, generator: Generator) -> Tensor:
+    """Draw ``count`` different rows evenly; if there are fewer rows, repeat them."""
     order = torch.randperm(len(points), generator=generator)
     return points[order.repeat(-(-count // len(order)))[:count].to(points.device)]
 
 
 def _kmeans(points: Tensor, k: int, generator: Generator) -> Tensor:
+    """Return k-means centres of the points."""
     return kmeans(points, k, generator=generator)
 
 
 def _normal(points: Tensor, k: int, generator: Generator) -> Tensor:
+    """Draw codewords from the standard normal distribution; the points give only width, dtype and device."""
     return torch.randn(k, points.shape[1], generator=generator, dtype=points.dtype).to(points.device)
 
 
 def _recent_means(points: Tensor, k: int, generator: Generator) -> Tensor:
-    """Means of k runs of consecutive points (DiVeQ, appendix A.5): near the centre, hence near each other."""
+    """Return the means of k runs of consecutive points (DiVeQ, appendix A.5).
+
+    The means are near the centre of all points, hence near each other. With fewer points than k, return
+    random points.
+    """
     if len(points) < k:
-        return _pick(points, k, generator)
+        return _random_rows(points, k, generator)
     return torch.stack([run.mean(dim=0) for run in points.tensor_split(k)])
 
 
 INITIALIZATIONS: dict[str, Initialization] = {
     "k-means": _kmeans,
-    "latents": _pick,
+    "latents": _random_rows,
     "recent-means": _recent_means,
     "normal": _normal,
 }
-
+"""Initializations by the names that configurations use."""
 
 Replacement = Callable[[Tensor, Tensor, Tensor, int, Generator], Tensor]
-"""Points ``(n, D)``, codewords ``(K, D)``, usage ``(K,)``, how many → up to so many new codewords."""
+"""A function that returns new positions for dead codewords, at most ``count``.
+
+Its arguments are points ``(n, D)``, codewords ``(K, D)``, usage ``(K,)`` int64 (0 for dead codes), the number
+``count`` of dead codewords and a generator on the CPU.
+"""
 
 
 def _latents(points: Tensor, codewords: Tensor, usage: Tensor, count: int, generator: Generator) -> Tensor:
-    return _pick(points, min(count, len(points)), generator)
+    """Draw different points evenly."""
+    return _random_rows(points, min(count, len(points)), generator)
 
 
 def _high_error(points: Tensor, codewords: Tensor, usage: Tensor, count: int, generator: Generator) -> Tensor:
-    """The points that are served worst."""
+    """Return the points with the largest distances to their nearest codewords."""
     error = (points - codewords[nearest(points, codewords)]).square().sum(dim=1)
     return points[error.topk(min(count, len(points))).indices]
 
 
 def _importance(points: Tensor, codewords: Tensor, usage: Tensor, count: int, generator: Generator) -> Tensor:
-    """Used codewords drawn by how often they are used, shaken a little (DiVeQ, appendix B.1)."""
-    return _shaken(points, codewords, usage.double().cpu(), count, generator)
+    """Draw codewords with probability ∝ usage, and add a little noise (DiVeQ, appendix B.1)."""
+    return _perturbed_codewords(points, codewords, usage.double().cpu(), count, generator)
 
 
 def _used(points: Tensor, codewords: Tensor, usage: Tensor, count: int, generator: Generator) -> Tensor:
-    """Used codewords drawn evenly, shaken a little (NSVQ)."""
-    return _shaken(points, codewords, (usage > 0).double().cpu(), count, generator)
+    """Draw used codewords evenly, and add a little noise (NSVQ)."""
+    return _perturbed_codewords(points, codewords, (usage > 0).double().cpu(), count, generator)
 
 
-def _shaken(points: Tensor, codewords: Tensor, chances: Tensor, count: int, generator: Generator) -> Tensor:
-    """A hundredth of the points' spread is enough to part two codewords, and keeps them in the cell."""
-    # Inverse of the distribution function, which unlike multinomial takes any number of codewords.
-    total = chances.cumsum(dim=0)
-    draws = torch.rand(count, generator=generator, dtype=torch.float64) * total[-1]
-    rows = torch.searchsorted(total, draws, right=True).clamp(max=len(total) - 1)
+def _perturbed_codewords(
+    points: Tensor, codewords: Tensor, chances: Tensor, count: int, generator: Generator
+) -> Tensor:
+    """Draw codewords with probability ∝ ``chances`` ``(K,)``, and add noise.
+
+    The noise has a hundredth of the points' standard deviation. That is enough to separate two equal
+    codewords, and little enough to keep the copy within the region of its original.
+    """
+    # multinomial limits the number of codewords; inverting the distribution function does not.
+    cumulative = chances.cumsum(dim=0)
+    draws = torch.rand(count, generator=generator, dtype=torch.float64) * cumulative[-1]
+    rows = torch.searchsorted(cumulative, draws, right=True).clamp(max=len(cumulative) - 1)
     noise = torch.randn(count, codewords.shape[1], generator=generator, dtype=codewords.dtype)
     return codewords[rows.to(codewords.device)] + 0.01 * points.std(correction=0) * noise.to(codewords.device)
 
@@ -83,3 +103,4 @@ REPLACEMENTS: dict[str, Replacement] = {
     "importance": _importance,
     "used": _used,
 }
+"""Replacements by the names that configurations use."""

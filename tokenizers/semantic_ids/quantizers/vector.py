@@ -1,4 +1,4 @@
-"""The vector quantizer: L codebooks in a residual or product walk, with one choice for each of its parts."""
+"""The vector quantizer: L codebooks in a residual or product composition, with a choice for every part."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semantic_ids.choices import Choice, build, nearest_name
+from semantic_ids.choices import Choice, build
 from semantic_ids.nearest import squared_distances
+from semantic_ids.plugins import nearest_name
 from semantic_ids.quality import perplexity
 from semantic_ids.quantizers.assignment import ASSIGNMENTS
 from semantic_ids.quantizers.codebook import Codebook
@@ -19,44 +20,60 @@ from semantic_ids.quantizers.distributed import all_rows, from_first, summed
 from semantic_ids.quantizers.learning import LEARNINGS, Learning
 from semantic_ids.quantizers.quantizer import Quantized, Quantizer
 from semantic_ids.quantizers.regularizer import REGULARIZERS
-from semantic_ids.quantizers.residual import WHOLE, add_up, walk
+from semantic_ids.quantizers.residual import WHOLE, residual_decode, residual_encode
 from semantic_ids.quantizers.surrogate import SURROGATES, Direct
 from semantic_ids.quantizers.upkeep import INITIALIZATIONS, REPLACEMENTS
 
 COMPOSITIONS = ("residual", "product", "multi-head")
+"""The ways in which L levels share a latent; :class:`VectorQuantizer` describes them."""
 
 
 class VectorQuantizer(Quantizer):
     """L codebooks whose codewords add up to the quantized latent.
 
-    ``residual``: ``r_1 = z``, ``q_l = c_l(r_l)``, ``r_{l+1} = r_l − q_l``. ``product``: each level quantizes
-    a block of D / L coordinates of its own; ``multi-head`` is that with one codebook for all blocks.
+    The composition says which part of the latent each level quantizes. ``residual``: ``r_1 = z``,
+    ``q_l = c_l(r_l)``, ``r_{l+1} = r_l − q_l``. ``product``: each level quantizes its own block of about
+    D / L features. ``multi-head``: like ``product``, but one codebook serves all blocks.
 
-    In training the surrogate acts once, on the total ``Σ q_l``: one a level would either multiply
-    the encoder's gradient by L or starve the levels. Each level's losses see the residual with what
-    earlier levels took away held fixed. In evaluation there is no noise, and codes are those of
-    :meth:`encode`.
+    In training the surrogate acts once, on the total ``Σ q_l``. One surrogate per level would either
+    multiply the encoder's gradient by L or give the levels too little gradient. The losses of each level
+    see its residual with the codewords of earlier levels held fixed. In evaluation there is no noise, and
+    :meth:`forward` gives the codes of :meth:`encode`.
 
-    Distances and codewords are float32 or better, whatever autocast says; all ranks of a distributed
-    training keep the same codebooks.
+    Distances and codewords are computed in float32 or better, even under autocast. All ranks of a
+    distributed training keep the same codebooks.
 
     Args:
-        codebook_sizes: ``(K_1, …, K_L)``.
-        dim: width of the latents D.
+        codebook_sizes: Number of codes of every level, ``(K_1, …, K_L)``.
+        dim: Width of the latents D.
         composition: ``residual``, ``product`` or ``multi-head``.
-        transform: how codewords share parameters, a choice of ``TRANSFORMS``.
-        assignment: which codeword a point gets, a choice of ``ASSIGNMENTS``.
-        surrogate: how gradients pass that, a choice of ``SURROGATES``.
-        per_level: let the surrogate act on every level's residual instead, gradients telescoping; what
-            noise it puts on the value adds up over levels.
-        learning: how codewords and latents meet, a choice of ``LEARNINGS``.
-        regularizers: optional losses, choices of ``REGULARIZERS``.
-        frozen: give the optimizer the transforms only, not the tables (GRIT-VQ's protocol A).
-        normalize, spectral_clip, refresh_every: see :class:`~semantic_ids.quantizers.codebook.Codebook`.
-        initialization: where codewords start, a name of ``INITIALIZATIONS``.
-        replacement: where dead codes go, a name of ``REPLACEMENTS``.
-        dead_below: share of the even usage below which a code counts as dead; unused ones always do.
-        reservoir: how many recent latents replacements draw from; 0 for the last batch alone.
+        transform: How codewords share parameters, a choice of ``TRANSFORMS``.
+        assignment: How a point's codeword is chosen, a choice of ``ASSIGNMENTS``.
+        surrogate: The gradient of choosing a codeword, a choice of ``SURROGATES``.
+        per_level: True to apply the surrogate to every level's residual instead of the total. The
+            gradients of the levels telescope. Noise of the surrogate adds up over the levels.
+        learning: How codewords and latents approach each other, a choice of ``LEARNINGS``.
+        regularizers: Optional losses, choices of ``REGULARIZERS``.
+        frozen: True to let the optimizer change only the transforms, not the tables (GRIT-VQ's protocol A).
+        normalize: True to give all codewords of a codebook the same length, see
+            :class:`~semantic_ids.quantizers.codebook.Codebook`.
+        spectral_clip: Bound on the transforms' singular values, 0 for none; see ``Codebook``.
+        refresh_every: Training calls between two computations of the codewords; see ``Codebook``.
+        initialization: Where codewords start, a name of ``INITIALIZATIONS``.
+        replacement: Where dead codes go, a name of ``REPLACEMENTS``.
+        dead_below: A code is dead if its usage is below this share of the usage that it would have if all
+            codes were used equally. Unused codes are always dead.
+        reservoir: Number of recent latents from which replacements are drawn; 0 to use the last batch.
+
+    Raises:
+        ValueError: If a choice is unknown, if a size or a number is out of range, or if choices do not
+            fit each other.
+
+    Example:
+        >>> quantizer = VectorQuantizer((16, 16, 16), dim=8, surrogate="grit", transform="low-rank")
+        >>> quantized = quantizer(torch.randn(5, 8))
+        >>> quantized.codes.shape, quantized.latents.shape
+        (torch.Size([5, 3]), torch.Size([5, 8]))
     """
 
     def __init__(
@@ -109,8 +126,8 @@ class VectorQuantizer(Quantizer):
                 f"{levels} heads that share a codebook cannot share {dim} coordinates evenly; give the "
                 f"quantizer a dim that is a multiple of {levels}, {{dim: {dim // levels * levels + levels}}}"
             )
-        self.book_of = [0] * levels if composition == "multi-head" else list(range(levels))
-        sizes = self.codebook_sizes[: 1 + max(self.book_of)]
+        self.codebook_index = [0] * levels if composition == "multi-head" else list(range(levels))
+        sizes = self.codebook_sizes[: 1 + max(self.codebook_index)]
         self.learnings = nn.ModuleList(
             build("learning", LEARNINGS, learning, size=size, dim=width)
             for size, width in zip(sizes, widths, strict=False)
@@ -133,16 +150,16 @@ class VectorQuantizer(Quantizer):
         )
         self.surrogate = build("surrogate", SURROGATES, surrogate, dim=widths[0] if per_level else dim)
         self._check_gradients(frozen)
-        for book, size in enumerate(sizes):
-            self.register_buffer(f"usage_{book}", torch.zeros(size, dtype=torch.int64), persistent=False)
-        # Not a buffer: every rank has its own, and DistributedDataParallel would overwrite them.
+        for index, size in enumerate(sizes):
+            self.register_buffer(f"usage_{index}", torch.zeros(size, dtype=torch.int64), persistent=False)
+        # Not a buffer: each rank keeps its own latents, and DistributedDataParallel would overwrite them.
         self.recent, self.reservoir = torch.zeros(0, dim), reservoir
         self.register_state_dict_pre_hook(lambda module, *_: module.settle())
-        for codebook, averages in zip(self.codebooks, self.learnings, strict=True):
-            averages.forget(codebook, torch.arange(codebook.size))
+        for codebook, rule in zip(self.codebooks, self.learnings, strict=True):
+            rule.forget(codebook, torch.arange(codebook.size))
 
     def _check_gradients(self, frozen: bool) -> None:
-        """Refuse choices under which latents or codewords could not learn."""
+        """Raise a :class:`ValueError` if latents or codewords could not learn under these choices."""
         soft = self.assignments[0].carries_gradient
         if soft != isinstance(self.surrogate, Direct):
             raise ValueError(
@@ -156,204 +173,247 @@ class VectorQuantizer(Quantizer):
             raise ValueError("end-to-end learning needs a surrogate that gives codewords a gradient")
 
     def forward(self, z: Tensor) -> Quantized:
-        """Latents ``(..., D)`` → codes ``(..., L)``, quantized latents ``(..., D)`` and the loss.
-
-        In training, also counts how often codes are used.
-        """
+        """Quantize latents ``(..., D)``; in training, count the usage of codes too."""
         with torch.autocast(z.device.type, enabled=False):
-            flat = self._flat(z)
+            flat = self._flattened(z)
             if self.training:
                 self.settle()
                 codes, latents, loss = self._train_step(flat)
             else:
                 codes, loss = self.encode(flat), flat.new_zeros(())
-                # Added up in this order, the value is that of ``decode`` to the last bit.
+                # Summed in this order, the value equals that of ``decode`` to the last bit.
                 latents = self.decode(codes) + (flat - flat.detach())
         return Quantized(
             codes.reshape(*z.shape[:-1], codes.shape[1]), latents.reshape(z.shape).to(z.dtype), loss
         )
 
     def _train_step(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # What is left with the levels before held fixed, and with their gradients.
-        left = live = z
+        """Return codes ``(n, L)``, quantized latents and loss of latents ``(n, D)``, and record them."""
+        # Two residuals of the same value: in the first one earlier levels are held fixed.
+        residual = residual_with_gradient = z
         total, loss = torch.zeros_like(z), z.new_zeros(())
-        seen, codes = [], []
-        for book, block, words in zip(self.book_of, self.blocks, self._words(), strict=True):
-            points = left[:, block]
-            assigned = self.assignments[book](points, words)
+        points_by_level, codes_by_level = [], []
+        for index, block, codewords in zip(self.codebook_index, self.blocks, self._codewords(), strict=True):
+            points = residual[:, block]
+            assigned = self.assignments[index](points, codewords)
             point = assigned.point
-            # The gradient of a soft choice leads back to the latents, which a codebook loss holds fixed.
-            codeword = point if assigned.logits is None else F.embedding(assigned.codes, words)
-            # Blocks share the mean over features that a residual level has for itself.
+            # A soft choice has a gradient for the latents, which the codebook loss must hold fixed.
+            chosen = point if assigned.logits is None else F.embedding(assigned.codes, codewords)
+            # The losses are means over features, so each block counts by its share of the features.
             share = points.shape[1] / self.dim
-            loss = loss + share * self.learnings[book].loss(points, codeword, point)
+            loss = loss + share * self.learnings[index].loss(points, chosen, point)
             for regularizer in self.regularizers:
-                loss = loss + regularizer(points, words, assigned.logits)
+                loss = loss + regularizer(points, codewords, assigned.logits)
             if self.per_level:
                 passed = sum(
-                    (self.surrogate(live[:, block], end) * weight for end, weight in assigned.ends),
+                    (
+                        self.surrogate(residual_with_gradient[:, block], end) * weight
+                        for end, weight in assigned.ends
+                    ),
                     torch.zeros_like(point),
                 )
-                live = live - self._in_place(passed, block)
-                total = total + self._in_place(passed, block)
+                residual_with_gradient = residual_with_gradient - self._zero_padded(passed, block)
+                total = total + self._zero_padded(passed, block)
             else:
-                total = total + self._in_place(point, block)
-            left = left - self._in_place(point.detach(), block)
-            seen.append(points.detach())
-            codes.append(assigned.codes)
-        for book, levels in self._levels():
-            points, chosen = (torch.cat([part[at] for at in levels]) for part in (seen, codes))
-            self._observe(book, points, chosen)
+                total = total + self._zero_padded(point, block)
+            residual = residual - self._zero_padded(point.detach(), block)
+            points_by_level.append(points.detach())
+            codes_by_level.append(assigned.codes)
+        for index, levels in self._levels_by_codebook():
+            points = torch.cat([points_by_level[level] for level in levels])
+            self._observe(index, points, torch.cat([codes_by_level[level] for level in levels]))
         if self.reservoir:
             self.recent = torch.cat([self.recent.to(z), z.detach()])[-self.reservoir :]
-        return torch.stack(codes, dim=1), total if self.per_level else self.surrogate(z, total), loss
+        latents = total if self.per_level else self.surrogate(z, total)
+        return torch.stack(codes_by_level, dim=1), latents, loss
 
-    def _in_place(self, part: Tensor, block: slice) -> Tensor:
-        """``(n, D_l)`` → ``(n, D)``: zero outside the block."""
+    def _zero_padded(self, part: Tensor, block: slice) -> Tensor:
+        """Extend ``(n, D_l)`` to ``(n, D)`` with zeros outside the block."""
         return part if block == WHOLE else F.pad(part, (block.start, self.dim - block.stop))
 
-    def _observe(self, book: int, points: Tensor, codes: Tensor) -> None:
-        # bincount would do, but the length of what it returns depends on the data, which breaks graphs.
-        counts = summed(torch.zeros_like(self.usage(book)).index_add_(0, codes, torch.ones_like(codes)))
-        self.usage(book).add_(counts)
-        self.learnings[book].observe(points, codes, counts)
+    def _observe(self, index: int, points: Tensor, codes: Tensor) -> None:
+        """Count codes ``(n,)`` of codebook ``index`` and show them with their points to its learning rule."""
+        # The length of bincount's result depends on the data, which breaks compiled graphs.
+        counts = summed(torch.zeros_like(self.usage(index)).index_add_(0, codes, torch.ones_like(codes)))
+        self.usage(index).add_(counts)
+        self.learnings[index].observe(points, codes, counts)
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
-        """Latents ``(..., D)`` → codes ``(..., L)`` int64."""
-        codes, _ = walk(self._words(), self._flat(z), self.blocks, self._choices())
+        """Return the codes of latents, ``(..., D)`` → ``(..., L)`` int64, without gradient."""
+        codes, _ = residual_encode(
+            self._codewords(), self._flattened(z), self.blocks, self._inference_assignments()
+        )
         return codes.reshape(*z.shape[:-1], len(self.blocks))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(..., L)`` → the sum of their codewords ``(..., D)``."""
+        """Return the sums of the codewords of codes, ``(..., L)`` → ``(..., D)``, without gradient."""
         flat = codes.reshape(-1, len(self.blocks))
-        return add_up(self._words(), flat, self.blocks, self.dim).reshape(*codes.shape[:-1], self.dim)
+        latents = residual_decode(self._codewords(), flat, self.blocks, self.dim)
+        return latents.reshape(*codes.shape[:-1], self.dim)
 
     @torch.no_grad()
     def last_level_distances(self, z: Tensor) -> Tensor:
-        """``(n, D)`` → ``(n, K_L)`` float64, see :meth:`Quantizer.last_level_distances`."""
-        *earlier, last = self._words()
-        _, left = walk(earlier, self._flat(z), self.blocks[:-1], self._choices()[:-1])
-        return squared_distances(left[:, self.blocks[-1]], last)
+        """Return squared distances from the last level's residuals to its codewords.
 
-    def _choices(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
-        """Each level's assignment at inference."""
-        return [self.assignments[book].codes for book in self.book_of]
+        Args:
+            z: Latents ``(n, D)``.
 
-    def _words(self) -> list[Tensor]:
-        """Each level's codewords, in float32 or better, with gradient."""
-        words = [book.codewords() for book in self.codebooks]
-        return [words[book].to(self._dtype) for book in self.book_of]
+        Returns:
+            ``(n, K_L)`` float64, see :meth:`Quantizer.last_level_distances`.
+        """
+        *earlier, last = self._codewords()
+        _, residual = residual_encode(
+            earlier, self._flattened(z), self.blocks[:-1], self._inference_assignments()[:-1]
+        )
+        return squared_distances(residual[:, self.blocks[-1]], last)
 
-    def _flat(self, z: Tensor) -> Tensor:
-        """``(..., D)`` → ``(n, D)``, as precise as the codewords."""
+    def _inference_assignments(self) -> list[Callable[[Tensor, Tensor], Tensor]]:
+        """Return for each level the function that chooses codes at inference."""
+        return [self.assignments[index].codes for index in self.codebook_index]
+
+    def _codewords(self) -> list[Tensor]:
+        """Return the codewords ``(K_l, D_l)`` of each level, in float32 or better, with gradient."""
+        codewords = [codebook.codewords() for codebook in self.codebooks]
+        return [codewords[index].to(self._dtype) for index in self.codebook_index]
+
+    def _flattened(self, z: Tensor) -> Tensor:
+        """Reshape latents ``(..., D)`` to ``(n, D)``, in the precision of the codewords."""
         if z.shape[-1] != self.dim:
             raise ValueError(f"latents need {self.dim} features in their last dimension, not {z.shape[-1]}")
         return z.reshape(-1, self.dim).to(self._dtype)
 
     @property
     def _dtype(self) -> torch.dtype:
+        """Precision of the computation: that of the tables, at least float32."""
         return torch.promote_types(self.codebooks[0].table.dtype, torch.float32)
 
     def settle(self) -> None:
-        """Clip spectra and move codewords by their averages, as far as transform and learning ask for it."""
-        for book, learning in zip(self.codebooks, self.learnings, strict=True):
-            book.after_step()
-            learning.settle(book)
+        """Clip the spectra, and move codewords to their averages, if the choices include this."""
+        for codebook, rule in zip(self.codebooks, self.learnings, strict=True):
+            codebook.after_step()
+            rule.settle(codebook)
 
     def clip_spectra(self, limit: float) -> None:
-        """Bring the singular values of the transforms' W into ``[1/limit, limit]``."""
-        for book in self.codebooks:
-            book.transform.clip(limit)
-            book.refresh()
+        """Force the singular values of the transforms' W into ``[1/limit, limit]``."""
+        for codebook in self.codebooks:
+            codebook.transform.clip(limit)
+            codebook.refresh()
 
     @torch.no_grad()
     def clip_codewords(self, limit: float) -> None:
-        """Shorten codewords that are longer than ``limit``."""
-        for book, codebook in enumerate(self.codebooks):
-            words = codebook.codewords()
-            length = words.norm(dim=1)
+        """Shorten codewords that are longer than ``limit`` to that length."""
+        for index, codebook in enumerate(self.codebooks):
+            codewords = codebook.codewords()
+            length = codewords.norm(dim=1)
             rows = (length > limit).nonzero().flatten()
             if len(rows):
-                self._place(book, rows, words[rows] * (limit / length[rows, None]))
+                self._place(index, rows, codewords[rows] * (limit / length[rows, None]))
 
-    def _place(self, book: int, rows: Tensor, targets: Tensor) -> None:
-        """Put codewords ``rows`` at ``targets``, and let nothing that was learned of them move them back."""
-        self.codebooks[book].place(rows, targets)
-        self.learnings[book].forget(self.codebooks[book], rows)
+    def _place(self, index: int, rows: Tensor, targets: Tensor) -> None:
+        """Place codewords ``rows`` ``(r,)`` at ``targets`` ``(r, D_l)``, and restart their averages there."""
+        self.codebooks[index].place(rows, targets)
+        self.learnings[index].forget(self.codebooks[index], rows)
 
     def usage(self, book: int) -> Tensor:
-        """``(K,)`` int64: how often each code was used in training since last cleared, on all ranks."""
+        """Return how often each code was used in training since usage was last cleared, on all ranks.
+
+        Args:
+            book: Index of the codebook, from 0.
+
+        Returns:
+            ``(K,)`` int64.
+        """
         return self.get_buffer(f"usage_{book}")
 
     @torch.no_grad()
     def seed(self, z: Tensor, generator: torch.Generator) -> None:
-        """Place all codewords by the latents ``(..., D)`` of all ranks, each level on what is left."""
-        left = all_rows(self._flat(z)).clone()
-        for book, levels in self._levels():
-            codebook, points = self.codebooks[book], torch.cat([left[:, self.blocks[at]] for at in levels])
-            everyone = torch.arange(codebook.size, device=z.device)
-            self._place(book, everyone, from_first(self.initialize(points, codebook.size, generator)))
-            self.assignments[book].seed(points, codebook.codewords())
-            self._take_away(left, book, levels)
+        """Place all codewords by the latents of all ranks, each level by its residuals.
+
+        Args:
+            z: Latents of this rank ``(..., D)``.
+            generator: Random generator on the CPU; the only source of randomness.
+        """
+        residual = all_rows(self._flattened(z)).clone()
+        for index, levels in self._levels_by_codebook():
+            codebook = self.codebooks[index]
+            points = torch.cat([residual[:, self.blocks[level]] for level in levels])
+            every_row = torch.arange(codebook.size, device=z.device)
+            self._place(index, every_row, from_first(self.initialize(points, codebook.size, generator)))
+            self.assignments[index].seed(points, codebook.codewords())
+            self._subtract_chosen(residual, index, levels)
 
     @torch.no_grad()
     def replace_dead_codes(self, z: Tensor, generator: torch.Generator) -> int:
-        """Move codewords unused since usage was last cleared to where the latents ``(..., D)`` are."""
+        """Move dead codewords to places near the latents, and return how many were moved.
+
+        A codeword is dead if it was used too little since usage was last cleared, see ``dead_below``.
+
+        Args:
+            z: Latents of this rank ``(..., D)``; ignored if there is a reservoir of recent latents.
+            generator: Random generator on the CPU; the only source of randomness.
+        """
         self.settle()
         latents = self.recent.to(z.device) if self.reservoir else z
-        left, replaced = all_rows(self._flat(latents)).clone(), 0
-        for book, levels in self._levels():
-            codebook, usage = self.codebooks[book], self.usage(book)
+        residual, replaced = all_rows(self._flattened(latents)).clone(), 0
+        for index, levels in self._levels_by_codebook():
+            codebook, usage = self.codebooks[index], self.usage(index)
             dead = (usage < max(1.0, self.dead_below * float(usage.sum()) / len(usage))).nonzero().flatten()
             if 0 < len(dead) < len(usage):
-                points = torch.cat([left[:, self.blocks[at]] for at in levels])
-                alive = usage.index_fill(0, dead, 0)  # those used a little are no sources either
-                there = from_first(self.replace(points, codebook.codewords(), alive, len(dead), generator))
-                self._place(book, dead[: len(there)], there)
-                replaced += len(there)
-            self._take_away(left, book, levels)
+                points = torch.cat([residual[:, self.blocks[level]] for level in levels])
+                alive = usage.index_fill(0, dead, 0)  # dead codes that were used a little are no sources
+                targets = from_first(self.replace(points, codebook.codewords(), alive, len(dead), generator))
+                self._place(index, dead[: len(targets)], targets)
+                replaced += len(targets)
+            self._subtract_chosen(residual, index, levels)
         return replaced
 
     def clear_usage(self) -> None:
-        """Count usage anew, so that a code just placed has time to be used."""
-        for book in range(len(self.codebooks)):
-            self.usage(book).zero_()
+        """Reset the usage counts, so that codes placed just now have time to be used."""
+        for index in range(len(self.codebooks)):
+            self.usage(index).zero_()
 
-    def _levels(self) -> Iterator[tuple[int, list[int]]]:
-        """The codebooks, and the levels that use each."""
-        for book in range(len(self.codebooks)):
-            yield book, [level for level, used in enumerate(self.book_of) if used == book]
+    def _levels_by_codebook(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield the index of each codebook and the levels that use it."""
+        for index in range(len(self.codebooks)):
+            yield index, [level for level, used in enumerate(self.codebook_index) if used == index]
 
-    def _take_away(self, left: Tensor, book: int, levels: list[int]) -> None:
-        words = self.codebooks[book].codewords()
+    def _subtract_chosen(self, residual: Tensor, index: int, levels: list[int]) -> None:
+        """Subtract the chosen codewords of codebook ``index`` from the residual ``(n, D)``, in place."""
+        codewords = self.codebooks[index].codewords()
         for level in levels:
-            points = left[:, self.blocks[level]]
-            points -= words[self.assignments[book].codes(points, words)]
+            points = residual[:, self.blocks[level]]
+            points -= codewords[self.assignments[index].codes(points, codewords)]
 
     @torch.no_grad()
     def health(self) -> dict[str, float]:
-        """Usage since last cleared, and what :meth:`Codebook.health` says, of each codebook from 1."""
+        """Return usage since last cleared, and the figures of :meth:`Codebook.health`.
+
+        Returns:
+            Figures by name. Each name ends in the number of its codebook, from 1. ``utilization`` is the
+            share of the codes in use, ``dead_codes`` the number of unused codes, ``entropy`` is in bits,
+            and ``perplexity`` is ``2 ** entropy``. These four are left out if nothing was counted.
+        """
         figures: dict[str, float] = {}
         for number, codebook in enumerate(self.codebooks, start=1):
             usage = self.usage(number - 1).cpu().numpy()
-            about = codebook.health()
+            codebook_figures = codebook.health()
             if usage.any():
-                even = perplexity(usage)
+                usage_perplexity = perplexity(usage)
                 dead = int((usage == 0).sum())
-                about |= {
+                codebook_figures |= {
                     "utilization": 1 - dead / len(usage),
                     "dead_codes": float(dead),
-                    "perplexity": even,
-                    "entropy": float(np.log2(even)),
+                    "perplexity": usage_perplexity,
+                    "entropy": float(np.log2(usage_perplexity)),
                 }
-            figures |= {f"{name}_{number}": value for name, value in about.items()}
+            figures |= {f"{name}_{number}": value for name, value in codebook_figures.items()}
         return figures
 
 
 def _blocks(dim: int, levels: int) -> list[slice]:
-    """Consecutive blocks of ``dim`` coordinates, of nearly the same width."""
+    """Split ``dim`` features into consecutive blocks of nearly the same width, one for each level."""
     if dim < levels:
         raise ValueError(f"{levels} levels cannot share {dim} coordinates; give the quantizer a larger dim")
     ends = [dim * level // levels for level in range(levels + 1)]
