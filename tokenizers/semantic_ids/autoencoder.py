@@ -1,4 +1,4 @@
-"""Learned tokenizers: an MLP autoencoder around a quantizer (RQ-VAE, residual GRIT-VQ and the others)."""
+"""The learned tokenizers: an MLP autoencoder around a quantizer (RQ-VAE, residual GRIT-VQ and others)."""
 
 from __future__ import annotations
 
@@ -17,44 +17,50 @@ from semantic_ids.quantizers.safeguard import Safeguards
 from semantic_ids.quantizers.scalar import SCALAR_QUANTIZERS
 from semantic_ids.quantizers.vector import VectorQuantizer
 from semantic_ids.randomness import default_device, seeded, shuffled_batches
-from semantic_ids.tokenizer import OnStep, Tokenizer, check_sizes
+from semantic_ids.tokenizer import Tokenizer, check_sizes
+from semantic_ids.types import OnStep
 
 QUANTIZERS: dict[str, Callable[..., Quantizer]] = {"vector": VectorQuantizer, **SCALAR_QUANTIZERS}
+"""Quantizers by the names that configurations use."""
+
 _SEEDING_ROWS = 1 << 15
 _REPORT_EVERY = 50
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them: ``widths[0] → … → widths[-1]``."""
+    """Build linear layers with ReLU between them: ``widths[0] → … → widths[-1]``."""
     layers: list[nn.Module] = []
-    for wide, narrow in pairwise(widths):
-        layers += [nn.Linear(wide, narrow), nn.ReLU()]
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
 class Autoencoder(Tokenizer):
-    """Encoder → quantizer → decoder, trained to reconstruct the embeddings.
+    """A tokenizer with an encoder, a quantizer and a decoder, trained to reconstruct the embeddings.
 
-    TIGER's RQ-VAE (arXiv 2305.05065, §3.1) and, with GRIT's surrogate and transform, residual
-    GRIT-VQ. Embeddings are centred and scaled to unit mean square first, so that one learning rate
-    and one loss balance fit every text encoder; all losses are means over batch and features.
+    It is TIGER's RQ-VAE (arXiv 2305.05065, §3.1). With GRIT's surrogate and transform it is residual
+    GRIT-VQ. Embeddings are first centred and scaled to unit mean square. So one learning rate and one
+    balance of the losses fit every text encoder. All losses are means over batch and features.
 
-    Training has three parts: ``warmup`` of the steps without quantization, then the latents seed
-    the codebooks, then everything is trained together while codes that go unused are placed anew
-    every ``reset_every`` steps (none in the last fifth, so that all can settle).
+    Training has three parts. First a share ``warmup`` of the steps runs without quantization. Then the
+    latents seed the codebooks. Then all parts are trained together, and every ``reset_every`` steps dead
+    codes are replaced. In the last fifth of the steps none are replaced, so that all codes can settle.
 
     Args:
-        levels: L.
-        codebook_size: K of every level.
-        hidden: widths of the encoder's hidden layers; the decoder mirrors them.
-        quantizer: a choice of :data:`QUANTIZERS`; its arguments are those of
-            :class:`~semantic_ids.quantizers.vector.VectorQuantizer`, or of the scalar quantizer named.
-        steps: optimizer steps, warm-up included.
-        batch_size: items a step.
-        learning_rate: Adam's, with cosine decay.
-        warmup: share of the steps before quantization starts.
-        reset_every: steps between replacements of dead codes; 0 for never.
-        safeguards: fields of :class:`~semantic_ids.quantizers.safeguard.Safeguards`.
+        levels: Number of levels L.
+        codebook_size: Number of codes K of every level.
+        hidden: Widths of the encoder's hidden layers; the decoder has the same in reverse order.
+        quantizer: A choice of :data:`QUANTIZERS`, with the arguments of
+            :class:`~semantic_ids.quantizers.vector.VectorQuantizer` or of the named scalar quantizer.
+        steps: Number of optimizer steps, including the warm-up.
+        batch_size: Number of items in a step.
+        learning_rate: Adam's learning rate at the start; it decays along a cosine.
+        warmup: Share of the steps before quantization starts, in [0, 1).
+        reset_every: Number of steps between replacements of dead codes; 0 to replace none.
+        safeguards: Fields of :class:`~semantic_ids.quantizers.safeguard.Safeguards`; no limits by default.
+
+    Raises:
+        ValueError: If a number is out of range, or if a choice or one of its arguments is wrong.
     """
 
     def __init__(
@@ -85,16 +91,22 @@ class Autoencoder(Tokenizer):
         check_arguments("safeguards", Safeguards, self.safeguards)
         self._safeguards = Safeguards(**self.safeguards)
         with seeded(0):
-            made = self._quantizer()  # a wrong choice is an error here, not after the data is read
-        self._measures = type(made).last_level_distances is not Quantizer.last_level_distances
+            # Built here too, so that a wrong choice is an error before any data is read.
+            quantizer_type = type(self._build_quantizer())
+        self._measures_last_level = quantizer_type.last_level_distances is not Quantizer.last_level_distances
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
-        """Train; see :meth:`Tokenizer.fit <semantic_ids.tokenizer.Tokenizer.fit>`.
+        """Train on the embeddings; see :meth:`Tokenizer.fit <semantic_ids.tokenizer.Tokenizer.fit>`.
 
-        Every 50 steps, or at the first reset of dead codes after as many, ``on_step`` gets ``loss``,
-        ``reconstruction`` (share of the embeddings' variance that is lost), ``replaced`` (dead codes so
-        far), ``interventions`` (of the safeguards so far) and the quantizer's
-        :meth:`~semantic_ids.quantizers.quantizer.Quantizer.health`.
+        Args:
+            embeddings: ``(N, D)`` float32.
+            seed: Seed of all random draws.
+            on_step: Function that gets a step and its metrics. It is called every 50 steps after the
+                warm-up. If ``reset_every`` is not 0, it is called every m steps instead, with m the smallest
+                multiple of ``reset_every`` that is at least 50. The metrics are ``loss``,
+                ``reconstruction`` (share of the embeddings' variance that is lost), ``replaced`` (number of
+                dead codes replaced so far), ``interventions`` (number of repairs by the safeguards so far)
+                and those of :meth:`~semantic_ids.quantizers.quantizer.Quantizer.health`.
         """
         with seeded(seed):
             self.build({"fitted_width": embeddings.shape[1]})
@@ -108,56 +120,67 @@ class Autoencoder(Tokenizer):
         return self
 
     def encode(self, embeddings: Tensor) -> Tensor:
-        """``(N, D)`` → codes ``(N, L)``; see :meth:`Tokenizer.encode`."""
-        return self._batched(lambda x: self.model["quantizer"].encode(self._latents(x)), embeddings)
+        """Return the codes of embeddings, ``(N, D)`` → ``(N, L)`` int64."""
+        return self._in_batches(lambda x: self.model["quantizer"].encode(self._latents(x)), embeddings)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(N, L)`` → embeddings ``(N, D)``."""
-        return self._batched(self._decode, codes)
+        """Return the reconstructed embeddings of codes, ``(N, L)`` → ``(N, D)``."""
+        return self._in_batches(self._decode, codes)
 
     @property
     def measures_last_level(self) -> bool:
         """Whether the quantizer has codewords to measure distances to."""
-        return self._measures
+        return self._measures_last_level
 
     def last_level_distances(self, embeddings: Tensor) -> Tensor:
-        """``(N, D)`` → ``(N, K_L)``; see :meth:`Tokenizer.last_level_distances`."""
-        return self._batched(
+        """Return squared distances from the last level's residuals to its codewords.
+
+        Args:
+            embeddings: ``(N, D)`` float32.
+
+        Returns:
+            ``(N, K_L)`` float64, in the unit of the latents; see :meth:`Tokenizer.last_level_distances`.
+        """
+        return self._in_batches(
             lambda x: self.model["quantizer"].last_level_distances(self._latents(x)), embeddings
         )
 
     def build(self, facts: Mapping[str, Any]) -> None:
-        """Encoder, quantizer and decoder with fresh weights, for embeddings of ``facts["fitted_width"]``."""
-        quantizer = self._quantizer()
+        """Build encoder, quantizer and decoder with new weights, for width ``facts["fitted_width"]``."""
+        quantizer = self._build_quantizer()
         widths = [facts["fitted_width"], *self.hidden, quantizer.dim]
         self.model = nn.ModuleDict(
             {"encoder": mlp(widths), "quantizer": quantizer, "decoder": mlp(widths[::-1])}
         )
 
-    def _quantizer(self) -> Quantizer:
+    def _build_quantizer(self) -> Quantizer:
+        """Build the chosen quantizer with new weights."""
         return build("quantizer", QUANTIZERS, self.quantizer, codebook_sizes=self.codebook_sizes)
 
-    def _batched(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    def _in_batches(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """Apply ``function``, which uses the model, to batches of rows on the default device."""
         device = default_device()
         self.model.to(device)
         return in_equal_batches(function, rows, device)
 
     def _train(self, x: Tensor, generator: torch.Generator, on_step: OnStep | None) -> None:
+        """Train the model on scaled embeddings ``(N, D)``."""
         encoder, quantizer, decoder = (self.model[part] for part in ("encoder", "quantizer", "decoder"))
         optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, self.steps))
         first_quantized = int(self.warmup * self.steps)
         last_reset = int(0.8 * self.steps)
-        window = self.reset_every or _REPORT_EVERY
-        report_every = window * -(-_REPORT_EVERY // window)
+        # Usage is counted over this many steps. Reports come at the end of a count.
+        count_steps = self.reset_every or _REPORT_EVERY
+        report_every = count_steps * -(-_REPORT_EVERY // count_steps)
         replaced = interventions = 0
         batches = shuffled_batches(len(x), self.batch_size, generator)
         self.model.train()
         for step, rows in zip(range(self.steps), batches, strict=False):
             if step == first_quantized:
                 with torch.no_grad():
-                    some = torch.randperm(len(x), generator=generator)[:_SEEDING_ROWS]
-                    quantizer.seed(encoder(x[some.to(x.device)]), generator)
+                    sample = torch.randperm(len(x), generator=generator)[:_SEEDING_ROWS]
+                    quantizer.seed(encoder(x[sample.to(x.device)]), generator)
             batch = x[rows.to(x.device)]
             optimizer.zero_grad(set_to_none=True)
             z = encoder(batch)
@@ -166,30 +189,32 @@ class Autoencoder(Tokenizer):
             else:
                 quantizer.set_progress((step - first_quantized) / (self.steps - first_quantized))
                 quantized = quantizer(z)
-                lost = F.mse_loss(decoder(quantized.latents), batch)
-                loss = lost + quantized.loss
+                reconstruction = F.mse_loss(decoder(quantized.latents), batch)
+                loss = reconstruction + quantized.loss
             loss.backward()
             optimizer.step()
             schedule.step()
-            age = step + 1 - first_quantized
-            if age <= 0:
+            quantized_steps = step + 1 - first_quantized
+            if quantized_steps <= 0:
                 continue
-            if age % report_every == 0:
+            if quantized_steps % report_every == 0:
                 health = quantizer.health()
                 interventions += len(self._safeguards.check(quantizer, health, z.detach(), generator))
                 if on_step:
-                    about = {"loss": loss.item(), "reconstruction": lost.item()}
+                    losses = {"loss": loss.item(), "reconstruction": reconstruction.item()}
                     counts = {"replaced": float(replaced), "interventions": float(interventions)}
-                    on_step(step + 1, {**about, **counts, **health})
-            if age % window == 0:
+                    on_step(step + 1, {**losses, **counts, **health})
+            if quantized_steps % count_steps == 0:
                 if self.reset_every and step < last_reset:
                     replaced += quantizer.replace_dead_codes(z.detach(), generator)
                 quantizer.clear_usage()
 
     def _latents(self, embeddings: Tensor) -> Tensor:
+        """Return the latents of embeddings before quantization."""
         x = (embeddings - self.mean.to(embeddings.device)) / self.scale.to(embeddings.device)
         return self.model["encoder"](x)
 
     def _decode(self, codes: Tensor) -> Tensor:
+        """Return the reconstructed embeddings of codes, in one batch."""
         x = self.model["decoder"](self.model["quantizer"].decode(codes))
         return x * self.scale.to(x.device) + self.mean.to(x.device)

@@ -1,4 +1,4 @@
-"""Nearest codewords, exactly and in bounded memory."""
+"""Search for the nearest codewords, exact and in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from torch import Tensor
 
 _SCORES_AT_ONCE = 1 << 20
 _ROWS_AT_ONCE = 1024
-_GROUP, _WORTH_GROUPING = 8, 256
+_GROUP_SIZE, _MIN_GROUPED_CODEWORDS = 8, 256
 
 
 @torch.no_grad()
 def nearest(points: Tensor, codewords: Tensor) -> Tensor:
-    """The codeword next to each point in Euclidean distance; the lowest index where several are.
+    """Return the index of each point's nearest codeword in Euclidean distance.
 
-    ``‖x − c‖² = ‖x‖² − 2(x·c − ½‖c‖²)``, so the largest ``x·c − ½‖c‖²`` is the nearest: one matrix
-    product, in float32 or better whatever autocast says, over blocks of at most a million scores.
-    Both sides are first moved by the codewords' mean, because float32 loses the small distances
-    of points that lie far from the origin.
+    If several codewords are equally near, the lowest index is returned.
+
+    ``‖x − c‖² = ‖x‖² − 2(x·c − ½‖c‖²)``, so the codeword with the largest score ``x·c − ½‖c‖²`` is the
+    nearest. The scores are a matrix product in float32 or better, even under autocast. It is computed in
+    blocks of at most a million scores. The mean of the codewords is first subtracted from points and
+    codewords, because float32 loses the small distances between vectors that are far from the origin.
 
     Args:
         points: ``(n, D)``.
@@ -27,46 +29,52 @@ def nearest(points: Tensor, codewords: Tensor) -> Tensor:
 
     Returns:
         ``(n,)`` int64.
+
+    Example:
+        >>> nearest(torch.tensor([[0.2], [0.9], [0.5]]), torch.tensor([[0.0], [1.0]])).tolist()
+        [0, 1, 0]
     """
     with torch.autocast(points.device.type, enabled=False):
         dtype = torch.promote_types(points.dtype, torch.float32)
         codewords = codewords.to(dtype)
         centre = codewords.mean(dim=0)
         codewords = codewords - centre
-        grouped = len(codewords) >= _WORTH_GROUPING and len(codewords) % _GROUP == 0
+        grouped = len(codewords) >= _MIN_GROUPED_CODEWORDS and len(codewords) % _GROUP_SIZE == 0
         if grouped:
-            codewords = codewords.unflatten(0, (-1, _GROUP)).transpose(0, 1).flatten(0, 1)
+            codewords = codewords.unflatten(0, (-1, _GROUP_SIZE)).transpose(0, 1).flatten(0, 1)
         bias = codewords.square().sum(dim=1).mul_(-0.5)
         largest = _largest_grouped if grouped else _largest
-        # A power of two, so that batches of one size fall into blocks of one size as well.
+        # A power of two, so that batches of in_equal_batches are split into blocks of one size.
         rows = 1 << (max(1, _SCORES_AT_ONCE // len(codewords)).bit_length() - 1)
-        found = [
+        codes = [
             largest(torch.addmm(bias, part.to(dtype) - centre, codewords.T)) for part in points.split(rows)
         ]
-    return torch.cat(found)
+    return torch.cat(codes)
 
 
 def _largest(scores: Tensor) -> Tensor:
-    """``(n, K)`` → ``(n,)``: the column of each row's largest score, the first where several are."""
+    """Return the column of each row's largest score, the first of equal ones, ``(n, K)`` → ``(n,)``."""
     return scores.max(dim=1).indices
 
 
 def _largest_grouped(scores: Tensor) -> Tensor:
-    """The same for columns dealt out in groups of 8: column ``w·K/8 + g`` is codeword ``8g + w``.
+    """Return the codeword of each row's largest score, if columns are ordered by groups of 8.
 
-    A maximum without its place takes a sixth of the time, and then one group is left to search.
+    Column ``w·K/8 + g`` holds codeword ``8g + w``. It takes a sixth of the time to find a maximum without
+    its position. So the maximum of every group comes first, and then only one group has to be searched.
     """
-    members = scores.unflatten(1, (_GROUP, -1))
+    members = scores.unflatten(1, (_GROUP_SIZE, -1))
     group = _largest(members.amax(dim=1))
-    inside = members.gather(2, group[:, None, None].expand(-1, _GROUP, 1))[..., 0]
-    return group * _GROUP + _largest(inside)
+    inside = members.gather(2, group[:, None, None].expand(-1, _GROUP_SIZE, 1))[..., 0]
+    return group * _GROUP_SIZE + _largest(inside)
 
 
 @torch.no_grad()
 def squared_distances(points: Tensor, codewords: Tensor) -> Tensor:
-    """``(n, D), (K, D)`` → ``(n, K)`` float64 on the CPU.
+    """Return the squared distances of all pairs, ``(n, D), (K, D)`` → ``(n, K)`` float64 on the CPU.
 
-    As exact as can be: all that tells near duplicates apart is in the last digits.
+    They are computed in float64 without a matrix product, because near duplicates differ only in the last
+    digits.
     """
     points, codewords = points.cpu().double(), codewords.cpu().double()
     return torch.cdist(points, codewords, compute_mode="donot_use_mm_for_euclid_dist").square()
@@ -74,10 +82,23 @@ def squared_distances(points: Tensor, codewords: Tensor) -> Tensor:
 
 @torch.no_grad()
 def in_equal_batches(function: Callable[[Tensor], Tensor], rows: Tensor, device: torch.device) -> Tensor:
-    """``function`` over ``rows`` in batches of one fixed size, the last filled up; the result on the CPU.
+    """Apply a function to rows in batches of one fixed size.
 
-    Matrix products round differently for different shapes, and a point half-way between two
-    codewords then changes sides. With one shape only, an item's codes do not depend on its company.
+    Matrix products round differently for different shapes. Then a point half-way between two codewords
+    could change its code. With a single shape an item's codes do not depend on the other items.
+
+    Args:
+        function: Function of a batch ``(1024, …)`` that returns one row for each row of the batch.
+        rows: ``(n, …)``; the last batch is filled up with zeros.
+        device: Device on which the function gets its batches.
+
+    Returns:
+        The results ``(n, …)``, on the CPU.
+
+    Example:
+        >>> rows = torch.arange(3.0)[:, None]
+        >>> in_equal_batches(lambda batch: 2 * batch, rows, torch.device("cpu")).flatten().tolist()
+        [0.0, 2.0, 4.0]
     """
     results = []
     for part in rows.split(_ROWS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""Product quantization: each level codes its own part of the embedding, after a rotation or without."""
+"""Product quantization: each level encodes its own part of the embedding, which may be rotated first."""
 
 from __future__ import annotations
 
@@ -10,24 +10,34 @@ from torch import Tensor
 from semantic_ids.kmeans import cluster_means, kmeans
 from semantic_ids.nearest import in_equal_batches, nearest, squared_distances
 from semantic_ids.randomness import default_device
-from semantic_ids.tokenizer import OnStep, Tokenizer, check_sizes
+from semantic_ids.tokenizer import Tokenizer, check_sizes
+from semantic_ids.types import OnStep
 
 
 class ProductKMeans(Tokenizer):
-    """k-means of each of L blocks of the embedding's features (product quantization, Jégou et al. 2011).
+    """Product quantization (Jégou et al. 2011): a k-means of each of L blocks of the embedding's features.
 
-    Where L does not divide D, the first blocks are one feature wider. With ``rotate`` it is OPQ (Ge et
-    al. 2013, "Optimized Product Quantization for Approximate Nearest Neighbor Search", non-parametric):
-    the features are those of a rotation, which starts as :func:`balanced_pca`. Each round then finds the
-    best rotation onto the present reconstruction and takes one step of k-means, neither of which can
-    make the reconstruction worse.
+    If L does not divide D, the first blocks are one feature wider. With ``rotate`` it is OPQ (Ge et
+    al. 2013, "Optimized Product Quantization for Approximate Nearest Neighbor Search", non-parametric): the
+    embeddings are rotated before they are split into blocks. The rotation starts as :func:`balanced_pca`.
+    Then each round finds the best rotation onto the current reconstruction and takes one step of k-means.
+    Neither of the two can make the reconstruction worse.
 
     Args:
-        levels: L.
-        codebook_size: K of every level.
-        iterations: Lloyd iterations of each level's k-means, before the rounds, at the most.
-        rotate: learn a rotation.
-        rounds: of learning it.
+        levels: Number of levels L.
+        codebook_size: Number of codes K of every level.
+        iterations: Largest number of Lloyd iterations in each level's k-means, before the rounds.
+        rotate: True to learn a rotation.
+        rounds: Number of rounds in which the rotation is learned.
+
+    Raises:
+        ValueError: If there is no level or no code.
+
+    Example:
+        >>> embeddings = torch.tensor([[0.0, 5.0], [0.0, 7.0], [3.0, 5.0], [3.0, 7.0]])
+        >>> tokenizer = ProductKMeans(levels=2, codebook_size=2).fit(embeddings)
+        >>> tokenizer.decode(tokenizer.encode(embeddings)).tolist()
+        [[0.0, 5.0], [0.0, 7.0], [3.0, 5.0], [3.0, 7.0]]
     """
 
     def __init__(
@@ -44,10 +54,16 @@ class ProductKMeans(Tokenizer):
         self.codebook_sizes = (codebook_size,) * levels
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
-        """Fit; ``on_step`` gets ``reconstruction``, the share of variance lost, at first and each round.
+        """Fit the codebooks and, with ``rotate``, the rotation.
+
+        Args:
+            embeddings: ``(N, D)`` float32.
+            seed: Seed of k-means.
+            on_step: Function that gets ``reconstruction``, the share of the embeddings' variance that is
+                lost, first at step 1 after k-means and then after every round.
 
         Raises:
-            ValueError: the embeddings have fewer features than there are levels.
+            ValueError: If the embeddings have fewer features than there are levels.
         """
         width = embeddings.shape[1]
         if width < self.levels:
@@ -59,90 +75,115 @@ class ProductKMeans(Tokenizer):
         spread = x.square().mean().clamp(min=1e-12)
         rotation = balanced_pca(x, self.levels) if self.rotate else torch.eye(width, device=x.device)
         rotated = x @ rotation
-        books = [
+        codebooks = [
             kmeans(block, self.codebook_size, generator=generator, iterations=self.iterations)
             for block in rotated.tensor_split(self.levels, dim=1)
         ]
         rounds = self.rounds if self.rotate else 0
         for step in range(rounds + 1):
-            quantized = _decode(books, _encode(books, rotated))
+            quantized = _decode(codebooks, _encode(codebooks, rotated))
             if on_step:
                 on_step(step + 1, {"reconstruction": float((quantized - rotated).square().mean() / spread)})
             if step < rounds:
                 rotation = procrustes(x, quantized)
                 rotated = x @ rotation
                 blocks = rotated.tensor_split(self.levels, dim=1)
-                books = [
-                    cluster_means(block, nearest(block, book), book)[0]
-                    for block, book in zip(blocks, books, strict=True)
+                codebooks = [
+                    cluster_means(block, nearest(block, codewords), codewords)[0]
+                    for block, codewords in zip(blocks, codebooks, strict=True)
                 ]
-        self.mean, self.rotation, self.codebooks = mean.cpu(), rotation.cpu(), torch.cat(books, dim=1).cpu()
+        self.mean, self.rotation = mean.cpu(), rotation.cpu()
+        self.codebooks = torch.cat(codebooks, dim=1).cpu()
         return self
 
     def encode(self, embeddings: Tensor) -> Tensor:
-        """``(N, D)`` → codes ``(N, L)``."""
+        """Return the codes of embeddings, ``(N, D)`` → ``(N, L)`` int64."""
         device = default_device()
-        mean, rotation, books = self._fitted(device)
-        return in_equal_batches(lambda rows: _encode(books, (rows - mean) @ rotation), embeddings, device)
+        mean, rotation, codebooks = self._fitted_parameters(device)
+        return in_equal_batches(lambda rows: _encode(codebooks, (rows - mean) @ rotation), embeddings, device)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes ``(N, L)`` → their centres side by side, rotated back ``(N, D)``."""
+        """Return the concatenated codewords of codes, rotated back, ``(N, L)`` → ``(N, D)``."""
         device = default_device()
-        mean, rotation, books = self._fitted(device)
-        return in_equal_batches(lambda rows: _decode(books, rows) @ rotation.T + mean, codes, device)
+        mean, rotation, codebooks = self._fitted_parameters(device)
+        return in_equal_batches(lambda rows: _decode(codebooks, rows) @ rotation.T + mean, codes, device)
 
     def last_level_distances(self, embeddings: Tensor) -> Tensor:
-        """``(N, D)`` → ``(N, K)`` float64: the last block of features, against its centres."""
+        """Return squared distances from the last block of features to its codewords.
+
+        Args:
+            embeddings: ``(N, D)`` float32.
+
+        Returns:
+            ``(N, K)`` float64.
+        """
         device = default_device()
-        mean, rotation, books = self._fitted(device)
+        mean, rotation, codebooks = self._fitted_parameters(device)
 
         def distances(rows: Tensor) -> Tensor:
             *_, block = ((rows - mean) @ rotation).tensor_split(self.levels, dim=1)
-            return squared_distances(block, books[-1])
+            return squared_distances(block, codebooks[-1])
 
         return in_equal_batches(distances, embeddings, device)
 
-    def _fitted(self, device: torch.device) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Mean, rotation and each level's centres, which stand side by side in ``codebooks`` ``(K, D)``."""
-        books = self.codebooks.to(device).tensor_split(self.levels, dim=1)
-        return self.mean.to(device), self.rotation.to(device), list(books)
+    def _fitted_parameters(self, device: torch.device) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return mean, rotation and each level's codewords, split from ``codebooks`` ``(K, D)``."""
+        codebooks = self.codebooks.to(device).tensor_split(self.levels, dim=1)
+        return self.mean.to(device), self.rotation.to(device), list(codebooks)
 
 
 def balanced_pca(x: Tensor, blocks: int) -> Tensor:
-    """The principal axes of centred ``x`` ``(n, D)``, dealt out so that blocks carry alike (Ge et al. 2013).
+    """Distribute the principal axes over blocks so that all blocks have similar variance (Ge et al. 2013).
 
-    That is their eigenvalue allocation, best for Gaussian data: the axis of the next largest variance
-    goes to the block, among those not full, whose variances have the smallest product. Variances are
-    in units of the smallest, or else small ones would make a product smaller yet.
+    This is the paper's eigenvalue allocation, which is optimal for Gaussian data. The axis with the
+    next largest variance goes to the block with the smallest product of variances, among the blocks that
+    are not full. Variances are in units of the smallest one, because a variance below 1 would make a
+    product smaller instead of larger.
+
+    Args:
+        x: Centred vectors ``(n, D)``.
+        blocks: Number of blocks.
 
     Returns:
-        ``(D, D)`` orthogonal; its columns are the axes, those of the first block first.
+        ``(D, D)`` orthogonal. Its columns are the axes, in the order of the blocks.
     """
     variances, axes = torch.linalg.eigh((x.T @ x).cpu().double())
-    variances = variances.clamp(min=float(variances[-1]) * 1e-12 + 1e-300).log()
+    log_variances = variances.clamp(min=float(variances[-1]) * 1e-12 + 1e-300).log()
     width = x.shape[1]
-    room = [len(part) for part in torch.arange(width).tensor_split(blocks)]
-    members: list[list[int]] = [[] for _ in range(blocks)]
-    product = [0.0] * blocks
+    capacity = [len(part) for part in torch.arange(width).tensor_split(blocks)]
+    block_axes: list[list[int]] = [[] for _ in range(blocks)]
+    log_product = [0.0] * blocks
     for axis in reversed(range(width)):
-        block = min((b for b in range(blocks) if len(members[b]) < room[b]), key=product.__getitem__)
-        members[block].append(axis)
-        product[block] += float(variances[axis] - variances[0])
-    return axes[:, [axis for block in members for axis in block]].to(x)
+        not_full = (b for b in range(blocks) if len(block_axes[b]) < capacity[b])
+        block = min(not_full, key=log_product.__getitem__)
+        block_axes[block].append(axis)
+        log_product[block] += float(log_variances[axis] - log_variances[0])
+    return axes[:, [axis for members in block_axes for axis in members]].to(x)
 
 
 def procrustes(x: Tensor, y: Tensor) -> Tensor:
-    """The orthogonal matrix ``R`` ``(D, D)`` with the least ``‖xR − y‖²``, for ``x`` and ``y`` ``(n, D)``."""
+    """Return the orthogonal matrix ``R`` ``(D, D)`` with the smallest ``‖xR − y‖²``.
+
+    Args:
+        x: ``(n, D)``.
+        y: ``(n, D)``.
+
+    Example:
+        >>> procrustes(torch.eye(2), torch.tensor([[0.0, 1.0], [-1.0, 0.0]])).round().tolist()
+        [[0.0, 1.0], [-1.0, 0.0]]
+    """
     left, _, right = torch.linalg.svd((x.T @ y).cpu().double())
     return (left @ right).to(x)
 
 
-def _encode(books: list[Tensor], rotated: Tensor) -> Tensor:
-    """``(n, D)`` → in each block the nearest centre ``(n, L)``."""
-    blocks = rotated.tensor_split(len(books), dim=1)
-    return torch.stack([nearest(block, book) for block, book in zip(blocks, books, strict=True)], dim=1)
+def _encode(codebooks: list[Tensor], rotated: Tensor) -> Tensor:
+    """Return the nearest codeword in each block of rotated embeddings, ``(n, D)`` → ``(n, L)``."""
+    blocks = rotated.tensor_split(len(codebooks), dim=1)
+    return torch.stack(
+        [nearest(block, codewords) for block, codewords in zip(blocks, codebooks, strict=True)], dim=1
+    )
 
 
-def _decode(books: list[Tensor], codes: Tensor) -> Tensor:
-    """Codes ``(n, L)`` → their centres side by side ``(n, D)``."""
-    return torch.cat([book[codes[:, level]] for level, book in enumerate(books)], dim=1)
+def _decode(codebooks: list[Tensor], codes: Tensor) -> Tensor:
+    """Return the concatenated codewords of codes, ``(n, L)`` → ``(n, D)``, without rotating back."""
+    return torch.cat([codewords[codes[:, level]] for level, codewords in enumerate(codebooks)], dim=1)

@@ -1,4 +1,4 @@
-"""Seeded work that leaves the caller's random state alone, its batches, and the device it runs on."""
+"""Helpers for seeded training: the device, the random state, and shuffled batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch import Tensor
 
 
 def default_device() -> torch.device:
-    """The GPU where there is one, else the CPU; of several GPUs each process of a launch has its own."""
+    """Return the GPU if there is one, else the CPU.
+
+    If there are several GPUs, each process of a distributed launch gets a different one (``LOCAL_RANK``).
+    """
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if torch.backends.mps.is_available():
@@ -21,7 +24,16 @@ def default_device() -> torch.device:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Everything random in torch inside the block follows from ``seed``; outside nothing changes."""
+    """Seed torch's random numbers inside a ``with`` block, and restore the random state after it.
+
+    Example:
+        >>> with seeded(0):
+        ...     first = torch.rand(3)
+        >>> with seeded(0):
+        ...     second = torch.rand(3)
+        >>> torch.equal(first, second)
+        True
+    """
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -29,9 +41,17 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Rows ``(batch_size,)`` int64 without end: a new shuffle of ``0 … count-1`` each epoch.
+    """Yield batches of row numbers without end, in a new random order each epoch.
 
-    The incomplete batch at an epoch's end is left out, except where it is the only one.
+    The incomplete batch at the end of an epoch is left out, unless it is the only one.
+
+    Args:
+        count: Number of rows; they are numbered ``0 … count − 1``.
+        batch_size: Number of rows in a batch.
+        generator: Random generator on the CPU.
+
+    Yields:
+        ``(batch_size,)`` int64, or ``(count,)`` if there are fewer rows than ``batch_size``.
     """
     while True:
         order = torch.randperm(count, generator=generator)

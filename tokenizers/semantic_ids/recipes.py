@@ -1,4 +1,4 @@
-"""The table of tokenizers by name: each is a class and a few choices."""
+"""The table of built-in tokenizers: each name has a class and constructor arguments."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from semantic_ids.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Recipe:
-    """A tokenizer by name.
+    """A tokenizer class with the constructor arguments of a named method.
 
     Attributes:
-        tokenizer: the class.
-        summary: one line.
-        source: where it comes from.
-        choices: constructor arguments that make the recipe.
+        tokenizer: The class of the tokenizer.
+        summary: One line that describes the method.
+        source: The paper that the method comes from.
+        choices: Constructor arguments of the method; all others keep their defaults.
     """
 
     tokenizer: type[Tokenizer]
@@ -30,17 +30,17 @@ class Recipe:
     choices: Mapping[str, Any] = field(default_factory=dict)
 
     def parameters(self) -> list[str]:
-        """What may be chosen: the constructor's arguments."""
+        """Return the names of the constructor's arguments."""
         return list(inspect.signature(self.tokenizer).parameters)
 
 
 def _vector(summary: str, source: str, **choices: Any) -> Recipe:
-    """An autoencoder around a vector quantizer of these choices."""
+    """Return the recipe of an autoencoder with a vector quantizer of these choices."""
     return Recipe(Autoencoder, summary, source, {"quantizer": {"name": "vector", **choices}})
 
 
 def _grit(summary: str, source: str, **choices: Any) -> Recipe:
-    """GRIT-VQ's radius, and its low-rank transform unless another is chosen."""
+    """Return the recipe of an autoencoder with GRIT-VQ's power radius and, by default, low-rank transform."""
     radius = {"name": "power", "alpha": 0.5}
     transform = {"name": "low-rank", "rank": 64}
     grit = {"surrogate": {"name": "grit", "radius": radius}, "transform": transform}
@@ -49,6 +49,7 @@ def _grit(summary: str, source: str, **choices: Any) -> Recipe:
 
 _GUMBEL = {"start": 1.0, "end": 0.1, "shape": "exponential"}
 
+# The README prints names, summaries and sources of this table: run `make readme` after a change.
 RECIPES: dict[str, Recipe] = {
     "grit-vq": _grit(
         "residual GRIT-VQ: radius surrogate (power, α = ½), C = (I + ABᵀ) E W, all learned (protocol B)",
@@ -202,6 +203,8 @@ RECIPES: dict[str, Recipe] = {
         DenseIds, "one code an item, no semantics: the atomic-ID baseline", "GRIT-VQ, appendix G.2"
     ),
     "random-id": Recipe(
-        RandomIds, "random codes, no semantics: the floor under all", "TIGER, arXiv 2305.05065, §4.3"
+        RandomIds,
+        "random codes, no semantics: the baseline of every comparison",
+        "TIGER, arXiv 2305.05065, §4.3",
     ),
 }
