@@ -1,4 +1,4 @@
-"""Semantic IDs of a catalogue: which item has which codes, and which items share them."""
+"""The semantic IDs of a catalogue: the codes of every item, and the items that share codes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,34 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class SemanticIds:
-    """Codes of N items, and the collision level that makes items and IDs one to one.
+    """The codes of N items, with a collision digit that makes every ID unique.
 
-    Items that share all L codes form a *leaf*. Within a leaf they are told apart by a last digit
-    (TIGER §3.1's disambiguation level). That digit is an arbitrary number, drawn in a fixed
-    pseudo-random order so that it says nothing about an item, such as its place in the file.
-    Retrievers therefore score leaves, and :meth:`expand` turns leaves into items.
+    Items that share all L codes form a *leaf*. A last digit distinguishes the items of a leaf (the
+    disambiguation level of TIGER, §3.1). The digits of a leaf follow a fixed pseudo-random order, so they
+    carry no information about the items, for example about their order in a file. Therefore retrievers
+    score leaves, and :meth:`expand` turns leaves into items.
 
-    A catalogue may grow, see :meth:`extended`. What came later has the higher digits of its leaf:
-    IDs once given out never change.
+    A catalogue can grow, see :meth:`extended`. Items that are added later get higher digits in their
+    leaf, so existing IDs never change.
 
     Attributes:
-        codes: ``(N, L)`` int64, one row an item.
-        codebook_sizes: ``(K_1, …, K_L)``.
-        generations: how many items came together, oldest first; N items at once if not given.
+        codes: ``(N, L)`` int64, one row for each item.
+        codebook_sizes: Number of codes of every level, ``(K_1, …, K_L)``.
+        generations: Number of items that were added together, oldest first; by default all N items at once.
 
     Raises:
-        ValueError: codes, codebook sizes and generations do not fit each other.
+        ValueError: If codes, codebook sizes and generations do not fit each other.
+
+    Example:
+        Items 0 and 2 share both codes, so their digits are 0 and 1:
+
+        >>> ids = SemanticIds(np.array([[3, 1], [0, 2], [3, 1]]), codebook_sizes=(4, 4))
+        >>> ids.leaves.tolist()
+        [[0, 2], [3, 1]]
+        >>> ids.leaf_of_item.tolist()
+        [1, 0, 1]
+        >>> sorted(ids.full_codes.tolist())
+        [[0, 2, 0], [3, 1, 0], [3, 1, 1]]
     """
 
     codes: Ints
@@ -62,14 +73,21 @@ class SemanticIds:
             raise ValueError(f"generations {self.generations} are not those of {len(codes)} items")
 
     def extended(self, new_codes: Ints) -> Self:
-        """The catalogue with more items behind; no row, code or digit of those in it changes.
+        """Return the catalogue with more items at its end; rows, codes and digits of old items stay.
 
-        One that :func:`semantic_ids.collisions.sinkhorn` dealt out grows likewise: extend it with the
-        nearest codes, as the tokenizer gives them, then call ``sinkhorn`` again, which deals out the
-        new items only.
+        To extend IDs from :func:`semantic_ids.collisions.sinkhorn`, extend them with the nearest codes as
+        the tokenizer returns them, and call ``sinkhorn`` again. It changes only the new items.
 
         Args:
-            new_codes: ``(n, L)`` int64, from the tokenizer that gave the codes of the others.
+            new_codes: Codes of the new items ``(n, L)`` int64, from the tokenizer of the old items.
+
+        Raises:
+            ValueError: If the codes have another number of levels, or do not fit the codebook sizes.
+
+        Example:
+            >>> ids = SemanticIds(np.array([[3, 1], [0, 2]]), codebook_sizes=(4, 4))
+            >>> ids.extended(np.array([[3, 1]])).full_codes.tolist()
+            [[3, 1, 0], [0, 2, 0], [3, 1, 1]]
         """
         if new_codes.shape[1:] != self.codes.shape[1:]:
             raise ValueError(f"new codes of shape {new_codes.shape} do not have {self.num_levels} levels")
@@ -78,17 +96,18 @@ class SemanticIds:
 
     @property
     def num_items(self) -> int:
-        """N."""
+        """Number of items N."""
         return len(self.codes)
 
     @property
     def num_levels(self) -> int:
-        """L, without the collision level."""
+        """Number of levels L, without the collision digit."""
         return self.codes.shape[1]
 
     @cached_property
     def _grouping(self) -> tuple[Ints, Ints]:
-        if math.prod(self.codebook_sizes) < 2**63:  # numbers sort many times faster than rows
+        """The distinct codes ``(M, L)``, and each item's row in them ``(N,)``."""
+        if math.prod(self.codebook_sizes) < 2**63:  # single numbers sort many times faster than rows
             paths = np.ravel_multi_index(tuple(self.codes.T), self.codebook_sizes)
             distinct, leaf_of_item = np.unique(paths, return_inverse=True)
             leaves = np.stack(np.unravel_index(distinct, self.codebook_sizes), axis=1).astype(np.int64)
@@ -98,98 +117,121 @@ class SemanticIds:
 
     @property
     def leaves(self) -> Ints:
-        """``(M, L)`` int64: the distinct codes in lexicographic order; a leaf is a row of this."""
+        """The distinct codes in lexicographic order, ``(M, L)`` int64; each row is a leaf."""
         return self._grouping[0]
 
     @property
     def leaf_of_item(self) -> Ints:
-        """``(N,)`` int64."""
+        """The leaf of each item as a row of :attr:`leaves`, ``(N,)`` int64."""
         return self._grouping[1]
 
     @cached_property
     def leaf_sizes(self) -> Ints:
-        """``(M,)`` int64: how many items share each leaf; at least 1."""
+        """Number of items in each leaf, at least 1, ``(M,)`` int64."""
         return np.bincount(self.leaf_of_item, minlength=len(self.leaves))
 
     @cached_property
-    def _starts(self) -> Ints:
+    def _leaf_starts(self) -> Ints:
+        """Position of each leaf's first item in :attr:`items_by_leaf`, ``(M,)``."""
         return np.cumsum(self.leaf_sizes) - self.leaf_sizes
 
     @cached_property
     def items_by_leaf(self) -> Ints:
-        """``(N,)`` int64: item rows, leaf after leaf, in the order of their digits."""
-        # Of NumPy's generators only this one is promised to give the same numbers in all versions.
+        """Item rows, leaf after leaf, in each leaf in the order of the digits, ``(N,)`` int64."""
+        # RandomState is NumPy's only generator that promises the same numbers in all versions.
         shuffles = [np.random.RandomState(g).permutation(size) for g, size in enumerate(self.generations)]
-        first = np.cumsum(self.generations) - self.generations
-        shuffled = np.concatenate([start + order for start, order in zip(first, shuffles, strict=True)])
+        starts = np.cumsum(self.generations) - self.generations
+        shuffled = np.concatenate([start + order for start, order in zip(starts, shuffles, strict=True)])
         return shuffled[np.argsort(self.leaf_of_item[shuffled], kind="stable")]
 
     @cached_property
     def collision_digits(self) -> Ints:
-        """``(N,)`` int64: 0 for an item alone on its leaf, else its place among those that share it."""
+        """Position of each item among the items of its leaf, from 0, ``(N,)`` int64."""
         digits = np.empty(self.num_items, dtype=np.int64)
-        digits[self.items_by_leaf] = np.arange(self.num_items) - np.repeat(self._starts, self.leaf_sizes)
+        digits[self.items_by_leaf] = np.arange(self.num_items) - np.repeat(self._leaf_starts, self.leaf_sizes)
         return digits
 
     @property
     def full_codes(self) -> Ints:
-        """``(N, L + 1)`` int64, the digit last: no two items have the same."""
+        """Codes with the collision digit as last column, ``(N, L + 1)`` int64; all rows differ."""
         return np.column_stack([self.codes, self.collision_digits])
 
     def items_of(self, code: tuple[int, ...]) -> list[int]:
-        """The item rows with these L codes, in the order of their digits; empty if none has them."""
-        leaf = np.flatnonzero((self.leaves == np.array(code)).all(axis=1))
+        """Return the rows of the items with these L codes, in the order of their digits.
+
+        Args:
+            code: The L codes; the list is empty if no item has them.
+
+        Example:
+            >>> ids = SemanticIds(np.array([[3, 1], [0, 2], [3, 1]]), codebook_sizes=(4, 4))
+            >>> sorted(ids.items_of((3, 1))), ids.items_of((2, 2))
+            ([0, 2], [])
+        """
+        matches = np.flatnonzero((self.leaves == np.array(code)).all(axis=1))
         return [
-            int(item) for at in leaf for item in self.items_by_leaf[self._starts[at] :][: self.leaf_sizes[at]]
+            int(item)
+            for leaf in matches
+            for item in self.items_by_leaf[self._leaf_starts[leaf] :][: self.leaf_sizes[leaf]]
         ]
 
     def expand(self, leaves: Ints, scores: Floats, width: int) -> tuple[Ints, Floats]:
-        """Rankings of leaves → rankings of items.
+        """Turn rankings of leaves into rankings of items.
 
         Args:
-            leaves: ``(Q, k)`` int64, best first, ``-1`` behind the last.
-            scores: ``(Q, k)`` float32.
-            width: how many items a query gets, if its leaves hold so many.
+            leaves: Leaves of each query ``(Q, k)`` int64, best first, padded with ``-1``.
+            scores: Scores of the leaves ``(Q, k)`` float32.
+            width: Number of items to return per query.
 
         Returns:
-            Items ``(Q, width)`` int64 padded with ``-1``, and their leaves' scores padded with
-            ``-inf``. Items of one leaf stand together in the order of their digits.
+            Items ``(Q, width)`` int64, padded with ``-1`` if the leaves hold fewer, and the scores of
+            their leaves ``(Q, width)`` float32, padded with ``-inf``. Items of a leaf are adjacent, in the
+            order of their digits.
+
+        Example:
+            >>> ids = SemanticIds(np.array([[3, 1], [0, 2], [1, 1]]), codebook_sizes=(4, 4))
+            >>> leaves, scores = np.array([[2, 0]]), np.array([[0.5, 0.25]], dtype=np.float32)
+            >>> items, item_scores = ids.expand(leaves, scores, width=3)
+            >>> items.tolist(), item_scores.tolist()
+            ([[0, 1, -1]], [[0.5, 0.25, -inf]])
         """
         queries, k = leaves.shape
         sizes = np.where(leaves >= 0, self.leaf_sizes[leaves], 0)
         ends = np.cumsum(sizes, axis=1)
         begins = ends - sizes
-        # Places are looked up among the ends of all queries at once: row r is shifted by r·stride.
+        # One search covers the ends of all queries: the values of row r are shifted by r · stride.
         stride = max(int(ends[:, -1].max(initial=0)), width) + 1
         shift = np.arange(queries)[:, None] * stride
-        place = np.arange(width)
-        column = np.searchsorted((ends + shift).ravel(), (place + shift).ravel(), side="right")
+        rank = np.arange(width)
+        column = np.searchsorted((ends + shift).ravel(), (rank + shift).ravel(), side="right")
         column = column.reshape(queries, width) - np.arange(queries)[:, None] * k
-        there = place < ends[:, -1:]
-        column = np.where(there, column, 0)
+        filled = rank < ends[:, -1:]
+        column = np.where(filled, column, 0)
         leaf = np.take_along_axis(leaves, column, axis=1)
-        first = self._starts[leaf]
-        at = np.where(there, first + place - np.take_along_axis(begins, column, axis=1), 0)
+        first = self._leaf_starts[leaf]
+        position = np.where(filled, first + rank - np.take_along_axis(begins, column, axis=1), 0)
         return (
-            np.where(there, self.items_by_leaf[at], -1),
-            np.where(there, np.take_along_axis(scores, column, axis=1), -np.inf).astype(np.float32),
+            np.where(filled, self.items_by_leaf[position], -1),
+            np.where(filled, np.take_along_axis(scores, column, axis=1), -np.inf).astype(np.float32),
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write ``semantic_ids.safetensors``, then ``semantic_ids.json``; neither is ever half there."""
+        """Write ``semantic_ids.safetensors``, then ``semantic_ids.json``, into ``folder``.
+
+        Each file is written under another name and then renamed, so a file is never incomplete.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "partial"
         save_file({"codes": np.ascontiguousarray(self.codes)}, partial)
         partial.rename(folder / "semantic_ids.safetensors")
-        about = {"codebook_sizes": self.codebook_sizes, "generations": self.generations}
-        partial.write_text(json.dumps(about) + "\n")
+        description = {"codebook_sizes": self.codebook_sizes, "generations": self.generations}
+        partial.write_text(json.dumps(description) + "\n")
         partial.rename(folder / "semantic_ids.json")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read what :meth:`save` wrote; what older versions wrote is one generation."""
+        """Read the IDs that :meth:`save` wrote; files of older versions hold a single generation."""
         folder = Path(folder)
-        about = json.loads((folder / "semantic_ids.json").read_text())
+        description = json.loads((folder / "semantic_ids.json").read_text())
         codes = load_file(folder / "semantic_ids.safetensors")["codes"]
-        return cls(codes, tuple(about["codebook_sizes"]), tuple(about.get("generations", ())))
+        return cls(codes, tuple(description["codebook_sizes"]), tuple(description.get("generations", ())))

@@ -1,4 +1,4 @@
-"""How good semantic IDs are before anyone recommends with them."""
+"""Quality of semantic IDs, measured before any retriever is trained on them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SHUFFLES = 20
 
 @dataclass(frozen=True)
 class LevelQuality:
-    """How evenly one level's K codes are used by the catalogue.
+    """Figures that say how evenly a catalogue uses the K codes of one level.
 
     Attributes:
-        utilization: share of the codes that at least one item uses.
-        dead_codes: number of codes that no item uses.
-        entropy: of the codes' frequencies, in bits: at most log₂ K.
-        perplexity: ``2 ** entropy``: K if all codes are used alike, 1 if one is.
-        gini: inequality of use: 0 if all codes are used alike, (K − 1) / K if one is.
+        utilization: Share of the codes that at least one item has.
+        dead_codes: Number of codes that no item has.
+        entropy: Entropy of the codes' frequencies in bits, at most log₂ K.
+        perplexity: ``2 ** entropy``; K if all codes are used equally, 1 if only one is used.
+        gini: Gini coefficient of usage; 0 if all codes are used equally, (K − 1) / K if only one is used.
     """
 
     utilization: float
@@ -32,13 +32,14 @@ class LevelQuality:
 
 @dataclass(frozen=True)
 class PrefixQuality:
-    """How well the first codes of an ID tell an item's category.
+    """Figures that say how well the first codes of an ID predict an item's category.
 
     Attributes:
-        purity: share of the items that are of the commonest category among those with their prefix.
-        chance_purity: the same figure with the categories shuffled among the items, a mean over fixed
-            shuffles. It rises with the number of prefixes, to 1 where every item has its own; only what
-            purity is above it counts.
+        purity: Share of the items whose category is the most frequent one among the items with the same
+            prefix.
+        chance_purity: The same figure with the categories shuffled among the items, averaged over fixed
+            shuffles. It rises with the number of prefixes, up to 1 if every item has a different
+            prefix. So only the difference between ``purity`` and ``chance_purity`` counts.
     """
 
     purity: float
@@ -47,16 +48,16 @@ class PrefixQuality:
 
 @dataclass(frozen=True)
 class Quality:
-    """Figures of one tokenizer on one catalogue.
+    """The quality of one tokenizer's semantic IDs on one catalogue.
 
     Attributes:
-        levels: one entry a level, coarse to fine.
-        prefixes: one entry a prefix length, from 1 to L; empty where no item's category is known.
-        collision_rate: share of the items whose codes some other item has too.
-        unique_id_rate: distinct IDs / items.
-        largest_leaf: the most items that share one ID.
-        reconstruction_error: share of the embeddings' variance that the codes lose; None where
-            the tokenizer cannot reconstruct.
+        levels: One entry for each level, coarse to fine.
+        prefixes: One entry for each prefix length from 1 to L; empty if no item's category is known.
+        collision_rate: Share of the items that share all their codes with another item.
+        unique_id_rate: Number of distinct IDs divided by the number of items.
+        largest_leaf: Largest number of items with the same ID.
+        reconstruction_error: Share of the embeddings' variance that is lost in the codes; None if the
+            tokenizer cannot reconstruct.
     """
 
     levels: tuple[LevelQuality, ...]
@@ -68,18 +69,19 @@ class Quality:
 
     @property
     def distortion_per_bit(self) -> float | None:
-        """``reconstruction_error / Σ entropy`` over the levels (DiVeQ, eq. 17): lower is better.
+        """``reconstruction_error / Σ entropy`` over the levels (DiVeQ, eq. 17); lower is better.
 
-        None where there is no reconstruction error, or where all items have the same codes.
+        It is None if there is no reconstruction error or if all items have the same codes.
         """
         bits = sum(level.entropy for level in self.levels)
         return None if self.reconstruction_error is None or bits == 0 else self.reconstruction_error / bits
 
     def as_metrics(self) -> dict[str, float]:
-        """Flat name → number; figures that do not exist are left out.
+        """Return all figures in one flat mapping from name to number.
 
-        Figures of levels and prefix lengths end in their number, from 1. Without a number,
-        ``dead_codes`` is the sum over levels; ``utilization``, ``perplexity`` and ``gini`` are means.
+        Figures that are None are left out. Names of a level's or prefix length's figures end in its
+        number, from 1. Without a number, ``dead_codes`` is the sum over levels, and ``utilization``,
+        ``perplexity`` and ``gini`` are means over levels.
         """
         metrics = {
             "collision_rate": self.collision_rate,
@@ -101,30 +103,42 @@ class Quality:
 
 
 def entropy(counts: Ints) -> float:
-    """Bits of ``counts / counts.sum()``; ``counts`` is ``(K,)`` and not all zero."""
+    """Return the entropy of ``counts / counts.sum()`` in bits; ``counts`` is ``(K,)`` and not all zero."""
     shares = counts[counts > 0] / counts.sum()
     return float((shares * np.log2(1 / shares)).sum())
 
 
 def perplexity(counts: Ints) -> float:
-    """``2 ** entropy(counts)``: how many codes used alike would have this entropy."""
+    """Return ``2 ** entropy(counts)``: the number of equally used codes with the same entropy."""
     return float(2 ** entropy(counts))
 
 
 def gini(counts: Ints) -> float:
-    """Gini coefficient ``Σᵢ (2i − K − 1) xᵢ / (K Σ x)`` of ``counts`` ``(K,)``, sorted: x₁ ≤ … ≤ x_K."""
+    """Return the Gini coefficient of ``counts`` ``(K,)``.
+
+    It is ``Σᵢ (2i − K − 1) xᵢ / (K Σ x)`` with the counts sorted: x₁ ≤ … ≤ x_K.
+    """
     size = len(counts)
     weights = 2 * np.arange(1, size + 1) - size - 1
     return float((weights * np.sort(counts)).sum() / (size * counts.sum()))
 
 
 def purity(groups: Ints, categories: Ints) -> float:
-    """Share of N items that are of the commonest category of their group; both ``(N,)`` from 0, N ≥ 1."""
-    kinds = int(categories.max()) + 1
-    pairs, counts = np.unique(groups * kinds + categories, return_counts=True)
-    commonest = np.zeros(int(groups.max()) + 1, dtype=np.int64)
-    np.maximum.at(commonest, pairs // kinds, counts)
-    return float(commonest.sum() / len(groups))
+    """Return the share of items whose category is the most frequent one in their group.
+
+    Args:
+        groups: Group of each item, ``(N,)`` from 0, N ≥ 1.
+        categories: Category of each item, ``(N,)`` from 0.
+
+    Example:
+        >>> purity(np.array([0, 0, 0, 1]), np.array([7, 7, 2, 5]))
+        0.75
+    """
+    num_categories = int(categories.max()) + 1
+    pairs, counts = np.unique(groups * num_categories + categories, return_counts=True)
+    largest_count = np.zeros(int(groups.max()) + 1, dtype=np.int64)
+    np.maximum.at(largest_count, pairs // num_categories, counts)
+    return float(largest_count.sum() / len(groups))
 
 
 def quality(
@@ -133,13 +147,26 @@ def quality(
     reconstructed: Floats | None = None,
     categories: Ints | None = None,
 ) -> Quality:
-    """Measure semantic IDs.
+    """Measure the quality of semantic IDs.
+
+    The reconstruction error is measured only if ``embeddings`` and ``reconstructed`` are both given.
 
     Args:
-        ids: of N items.
-        embeddings: ``(N, D)`` float32, what was tokenized; for the reconstruction error alone.
-        reconstructed: ``(N, D)`` float32, what the tokenizer decodes from the codes.
-        categories: ``(N,)`` int64 from 0; negative for an item without one, which purity leaves out.
+        ids: Semantic IDs of N items.
+        embeddings: The items' embeddings ``(N, D)`` float32.
+        reconstructed: Embeddings that the tokenizer decodes from the codes, ``(N, D)`` float32.
+        categories: Category of each item, ``(N,)`` int64 from 0. Items with a negative category have none
+            and are left out of purity.
+
+    Example:
+        Three items on two levels; the first two items share all their codes:
+
+        >>> ids = SemanticIds(np.array([[0, 1], [0, 1], [1, 0]]), codebook_sizes=(2, 4))
+        >>> measured = quality(ids)
+        >>> round(measured.collision_rate, 3), measured.largest_leaf
+        (0.667, 2)
+        >>> [level.utilization for level in measured.levels]
+        [1.0, 0.5]
     """
     error = None
     if embeddings is not None and reconstructed is not None:
@@ -160,6 +187,7 @@ def quality(
 
 
 def _level_quality(counts: Ints) -> LevelQuality:
+    """Measure one level from the number of items with each code, ``(K,)``."""
     used = int((counts > 0).sum())
     return LevelQuality(
         used / len(counts), len(counts) - used, entropy(counts), perplexity(counts), gini(counts)
@@ -167,6 +195,7 @@ def _level_quality(counts: Ints) -> LevelQuality:
 
 
 def _prefix_qualities(ids: SemanticIds, categories: Ints) -> tuple[PrefixQuality, ...]:
+    """Measure every prefix length, on the items with a category."""
     known = categories >= 0
     if not known.any():
         return ()
@@ -174,10 +203,10 @@ def _prefix_qualities(ids: SemanticIds, categories: Ints) -> tuple[PrefixQuality
     generator = np.random.default_rng(0)
     shuffles = [generator.permutation(categories) for _ in range(_SHUFFLES)]
     prefix = np.zeros(len(codes), dtype=np.int64)
-    found = []
+    qualities = []
     for level, size in enumerate(ids.codebook_sizes):
-        # Numbered anew at each length, so that numbers stay below N however many codes there could be.
+        # Prefixes are renumbered at each length, so numbers stay below N for any number of possible codes.
         prefix = np.unique(prefix * size + codes[:, level], return_inverse=True)[1]
         by_chance = float(np.mean([purity(prefix, shuffled) for shuffled in shuffles]))
-        found.append(PrefixQuality(purity(prefix, categories), by_chance))
-    return tuple(found)
+        qualities.append(PrefixQuality(purity(prefix, categories), by_chance))
+    return tuple(qualities)
