@@ -105,8 +105,8 @@ class Autoencoder(Tokenizer):
                 warm-up. If ``reset_every`` is not 0, it is called every m steps instead, with m the smallest
                 multiple of ``reset_every`` that is at least 50. The metrics are ``loss``,
                 ``reconstruction`` (share of the embeddings' variance that is lost), ``replaced`` (number of
-                dead codes replaced so far), ``interventions`` (number of repairs by the safeguards so far)
-                and those of :meth:`~semantic_ids.quantizers.quantizer.Quantizer.health`.
+                dead codes replaced on schedule so far), ``interventions`` (number of repairs by the safeguards
+                so far) and those of :meth:`~semantic_ids.quantizers.quantizer.Quantizer.health`.
         """
         with seeded(seed):
             self.build({"fitted_width": embeddings.shape[1]})
