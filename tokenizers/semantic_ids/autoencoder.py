@@ -105,7 +105,7 @@ class Autoencoder(Tokenizer):
                 warm-up. If ``reset_every`` is not 0, it is called every m steps instead, with m the smallest
                 multiple of ``reset_every`` that is at least 50. The metrics are ``loss``,
                 ``reconstruction`` (share of the embeddings' variance that is lost), ``replaced`` (number of
-                dead codes replaced on schedule so far), ``interventions`` (number of repairs by the safeguards
+                dead codes replaced on schedule so far), ``interventions`` (number of repairs by safeguards
                 so far) and those of :meth:`~semantic_ids.quantizers.quantizer.Quantizer.health`.
         """
         with seeded(seed):
