@@ -59,10 +59,12 @@ def console_report(results: Results) -> Group:
 
 
 def _score_headers(results: Results, scores: Table) -> list[str]:
-    """Return the headers to show: metrics at the main metric's cutoff, and the beam's search error."""
+    """Return the headers to show: two metrics and the main one at its cutoff, and the beam's search error."""
     cutoff = results.label.partition("@")[2]
-    diagnostics = {diagnostic_label(n) for n in results.diagnostic_names() if n != "search_error_at_10"}
-    return [h for h in scores[0] if h.partition("@")[2] in ("", cutoff) and h not in diagnostics]
+    metrics = [label for label in results.labels.values() if label.partition("@")[2] == cutoff]
+    hidden = {*results.labels.values()} - {*metrics[:2], results.label}
+    hidden |= {diagnostic_label(n) for n in results.diagnostic_names() if n != "search_error_at_10"}
+    return [header for header in scores[0] if header not in hidden]
 
 
 def _console_table(title: str, headers: Sequence[str], rows: Table) -> RichTable:

@@ -13,9 +13,11 @@ import pytest
 from mlflow.entities import Run
 
 from pipelines.config.benchmark import NO_TOKENIZER
+from pipelines.report.html import html_report
 from pipelines.report.verdicts import verdicts
-from pipelines.results.cell import Cell, Dataset
-from pipelines.results.summary import summarise
+from pipelines.results.cell import Cell, CellIds, CellName, Dataset
+from pipelines.results.reading import read_results, write_results
+from pipelines.results.summary import Results, summarise
 from pipelines.tracking import Tracker, embedded_uri, scores_of_run
 from recsys.evaluation.scores import QueryScores
 
@@ -31,25 +33,21 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cell(tokenizer: str, seed: int, retriever: str = "tiger") -> Cell:
     rng = np.random.default_rng([len(tokenizer), seed])
     ids = np.array([f"u{i:02}" for i in range(40)])
+    baseline = tokenizer == NO_TOKENIZER
     return Cell(
-        tokenizer=tokenizer,
-        retriever=retriever,
-        seed=seed,
+        name=CellName(tokenizer, retriever, seed),
+        ids=None if baseline else CellIds(f"{tokenizer}-{seed}", {"collision_rate": 0.25}, "shared"),
         scores=QueryScores(ids, {"recall_at_10": rng.random(40), "ndcg_at_10": rng.random(40)}, "d"),
-        quality={} if tokenizer == NO_TOKENIZER else {"collision_rate": 0.25},
         seconds=1.5,
         digest=f"{tokenizer}-{retriever}-{seed}",
         curves={"retriever/loss": [(step, 1 / step) for step in range(1, 1201)]},
         params={"retriever": {"training": {"steps": 1200}}},
-        code_categories=None,
-        ids_digest=f"{tokenizer}-{seed}",
-        collisions="shared",
     )
 
 
 def cells() -> list[Cell]:
-    floor = cell(NO_TOKENIZER, 0, "popularity")
-    return [*(cell(tokenizer, seed) for tokenizer in ("rq-vae", "grit-vq") for seed in (0, 1)), floor]
+    baseline = cell(NO_TOKENIZER, 0, "popularity")
+    return [*(cell(tokenizer, seed) for tokenizer in ("rq-vae", "grit-vq") for seed in (0, 1)), baseline]
 
 
 def opened(workspace: Path, name: str) -> Tracker:
@@ -61,6 +59,13 @@ def runs_of(tracker: Tracker) -> tuple[list[Run], list[Run]]:
     runs = tracker.client.search_runs([tracker.experiment_id])
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     return [run for run in runs if run not in children], children
+
+
+def close(tracker: Tracker, results: Results, folder: Path) -> None:
+    """End a benchmark with its report, as the last stage writes it."""
+    write_results(results, folder)
+    (folder / "report.html").write_text(html_report(results))
+    tracker.close(results, folder)
 
 
 def artifact(tracker: Tracker, name: str, folder: Path) -> str:
@@ -77,7 +82,7 @@ def test_a_benchmark_is_a_run_with_a_run_under_it_for_each_cell(workspace: Path,
     for one in cells():
         tracker.log_cell(one)
     results = summarise("whole", DATASET, "leave-one-out", cells(), reference="rq-vae")
-    tracker.close(results)
+    close(tracker, results, tmp_path)
 
     (parent,), children = runs_of(tracker)
     assert parent.info.status == "FINISHED"
@@ -93,8 +98,8 @@ def test_a_benchmark_is_a_run_with_a_run_under_it_for_each_cell(workspace: Path,
     assert {run.data.tags["gritrec.digest"] for run in children} == {one.digest for one in cells()}
     assert (workspace / "mlartifacts").is_dir()
 
-    tables = {name: records(tracker, name, tmp_path) for name in ("results.json", "significance.json")}
-    assert [r["ndcg_at_10"] for r in tables["results.json"]] == pytest.approx(
+    tables = {name: records(tracker, name, tmp_path) for name in ("scores.json", "significance.json")}
+    assert [r["ndcg_at_10"] for r in tables["scores.json"]] == pytest.approx(
         [row.means["ndcg_at_10"] for row in results.rows]
     )
     kept = tables["significance.json"]
@@ -102,10 +107,13 @@ def test_a_benchmark_is_a_run_with_a_run_under_it_for_each_cell(workspace: Path,
         ("grit-vq", "rq-vae"),
         *((row.tokenizer, "popularity") for row in results.rows[:2]),
     ]
-    for name in ("p_holm", "p_wilcoxon_holm", "p_permutation_holm", "boot_low", "boot_high"):
+    for name in ("t_test_p_holm", "wilcoxon_p_holm", "permutation_p_holm", "bootstrap_low", "bootstrap_high"):
         assert [t[name] for t in kept] == pytest.approx([t[name] for t in results.significance_records()])
     assert "which tokenizer recommends best?" in artifact(tracker, "report.html", tmp_path)
     assert "plotly.js v" in artifact(tracker, "scores.html", tmp_path)
+    (tmp_path / "again").mkdir()
+    artifact(tracker, "results.json", tmp_path / "again")
+    assert read_results(tmp_path / "again") == results
 
 
 def test_a_cell_keeps_its_settings_curves_scores_and_dataset(workspace: Path) -> None:
@@ -136,14 +144,14 @@ def test_a_cell_keeps_its_settings_curves_scores_and_dataset(workspace: Path) ->
 
 
 def test_what_a_retriever_tells_of_itself_is_kept(workspace: Path) -> None:
-    tracker = opened(workspace, "figures")
+    tracker = opened(workspace, "diagnostics")
     told = {"search_error_at_10": 0.012, "certified": 1, "chosen": "decay 0.5, content 0.5"}
-    run = tracker.client.get_run(tracker.log_cell(replace(cell("grit-vq", 7), figures=told)))
+    run = tracker.client.get_run(tracker.log_cell(replace(cell("grit-vq", 7), diagnostics=told)))
     assert run.data.metrics["search_error_at_10"] == 0.012
     assert run.data.metrics["certified"] == 1
     assert "chosen" not in run.data.metrics
-    assert {name: text for name, text in run.data.params.items() if name.startswith("figures")} == {
-        "figures.chosen": "decay 0.5, content 0.5"
+    assert {name: text for name, text in run.data.params.items() if name.startswith("diagnostics")} == {
+        "diagnostics.chosen": "decay 0.5, content 0.5"
     }
 
 
@@ -152,7 +160,7 @@ class KilledWhileWriting(QueryScores):
         raise KeyboardInterrupt
 
 
-def test_a_killed_benchmark_goes_on_where_it_was(workspace: Path) -> None:
+def test_a_killed_benchmark_goes_on_where_it_was(workspace: Path, tmp_path: Path) -> None:
     first, second, *rest = cells()
     before = opened(workspace, "killed")
     done = before.log_cell(first)
@@ -165,7 +173,7 @@ def test_a_killed_benchmark_goes_on_where_it_was(workspace: Path) -> None:
     assert after.log_cell(first) == done
     for one in (second, *rest):
         after.log_cell(one)
-    after.close(summarise("killed", DATASET, "leave-one-out", cells(), reference="rq-vae"))
+    close(after, summarise("killed", DATASET, "leave-one-out", cells(), reference="rq-vae"), tmp_path)
     (parent,), children = runs_of(after)
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert sorted(run.data.tags["gritrec.digest"] for run in children) == sorted(c.digest for c in cells())
@@ -184,7 +192,7 @@ def test_cells_of_one_digest_are_kept_each_and_once(workspace: Path) -> None:
         tuple(run.data.params[name] for name in ("tokenizer", "retriever", "seed"))
         for run in runs_of(again)[1]
     ]
-    assert sorted(named) == sorted((c.tokenizer, c.retriever, str(c.seed)) for c in given)
+    assert sorted(named) == sorted(tuple(str(part) for part in c.name) for c in given)
 
 
 def test_closing_again_replaces_what_was_kept(workspace: Path, tmp_path: Path) -> None:
@@ -193,9 +201,9 @@ def test_closing_again_replaces_what_was_kept(workspace: Path, tmp_path: Path) -
         tracker = opened(workspace, "closed twice")
         for one in given:
             tracker.log_cell(one)
-        tracker.close(summarise("closed twice", DATASET, "", given, reference="rq-vae"))
+        close(tracker, summarise("closed twice", DATASET, "", given, reference="rq-vae"), tmp_path)
     assert len(runs_of(tracker)[0]) == 1
-    assert len(records(tracker, "results.json", tmp_path)) == 3
+    assert len(records(tracker, "scores.json", tmp_path)) == 3
     assert len(records(tracker, "significance.json", tmp_path)) == 3
 
 
@@ -220,7 +228,7 @@ def test_a_curve_must_not_hide_a_score(workspace: Path) -> None:
     with pytest.raises(ValueError, match="named differently: collision_rate"):
         tracker.log_cell(replace(cell("rq-vae", 0), curves={"collision_rate": [(1, 0.5)]}))
     with pytest.raises(ValueError, match="named differently: ndcg_at_10, seconds"):
-        tracker.log_cell(replace(cell("rq-vae", 0), figures={"ndcg_at_10": 0.9, "seconds": 3}))
+        tracker.log_cell(replace(cell("rq-vae", 0), diagnostics={"ndcg_at_10": 0.9, "seconds": 3}))
     assert runs_of(tracker)[1] == []
 
 

@@ -66,7 +66,7 @@ def test_settings_override_the_file(
 @pytest.mark.parametrize("retrievers", ["[]", "[popularity]"])
 def test_tokenizers_alone_need_no_reference(retrievers: str, tiny: Path) -> None:
     config = load_config(tiny, [f"retrievers={retrievers}", "evaluation.reference=lsh"])
-    assert not config.uses_ids()
+    assert not config.retrievers_with_ids()
 
 
 def test_the_advice_on_a_parameter_of_no_tokenizer_helps(tiny: Path) -> None:
@@ -93,20 +93,23 @@ def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
         ("name=a/b", "name: String should match pattern"),
         ("tokenizers.1={recipe: lsh, name: a/b}", "tokenizers.1.name: String should match pattern"),
         ("seeds=[]", "seeds: Tuple should have at least 1 item"),
-        ("seeds=[1, 0, 1]", "seeds: a seed stands here twice"),
-        ("tokenizers=[]", "tokenizers: Tuple should have at least 1 item"),
+        ("seeds=[1, 0, 1]", "seeds: a seed is listed twice"),
+        ("tokenizers=[]", "retriever 'dual-encoder' uses semantic IDs, so list at least one tokenizer"),
+        ("evaluation.metrics=[recal]", "metrics: no metric is called 'recal'. Did you mean 'recall'?"),
+        ("evaluation.metrics=[ndcg, ndcg]", "metric 'ndcg' is listed twice"),
+        ("text={encoder: lsa, params: {sed: 1}}", "text encoder 'lsa' has no parameter 'sed'"),
         ("tokenizers.1=rqvae", "tokenizers.1: no tokenizer is called 'rqvae'. Did you mean 'rq-vae'?"),
         ("tokenizers.1='no_such:Class'", "tokenizers.1: tokenizer 'no_such:Class' cannot be imported"),
         (
             "tokenizers.1='os:PathLike'",
-            "tokenizers.1: 'os:PathLike' is not a subclass of semantic_ids.Tokenizer",
+            "tokenizers.1: tokenizer 'os:PathLike' cannot be used: it is not a subclass of semantic_ids.tokenizer",
         ),
         ("tokenizers.1={recipe: lsh, params: {levls: 3}}", "no parameter 'levls'. Did you mean 'levels'?"),
         (
             "tokenizers.1={recipe: lsh, params: {codebook_size: 9}}",
-            "'lsh' cannot be made: LSH needs a codebook",
+            "'lsh' cannot be created: LSH needs a codebook",
         ),
-        ("semantic_ids.levels=two", "tokenizer 'rq-vae' cannot be made"),
+        ("semantic_ids.levels=two", "tokenizer 'rq-vae' cannot be created"),
         (
             "semantic_ids.levelz=2",
             "semantic_ids.levelz is a parameter of none of the tokenizers. Did you mean 'levels'? "
@@ -115,7 +118,7 @@ def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
         ("tokenizers.1={recipe: lsh, name: –}", "tokenizers: '–' stands for none in tables; give it another"),
         (
             "tokenizers=[rq-vae, rq-vae]",
-            "tokenizers: 'rq-vae' stands here twice; give one of them another 'name'",
+            "tokenizers: 'rq-vae' is listed twice; give one of them another 'name'",
         ),
         ("retrievers.0=tigre", "retrievers.0: no retriever is called 'tigre'. Did you mean 'tiger'?"),
         (
@@ -125,7 +128,7 @@ def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
         ("retrievers.0.params.width=abc", "retriever 'dual-encoder' cannot have width = 'abc'"),
         ("retrievers.0.params.training.stepz=3", "no parameter 'stepz'. Did you mean 'steps'?"),
         ("retrievers.0.params.training.steps=few", "training of 'dual-encoder' cannot have steps = 'few'"),
-        ("retrievers=[tiger, tiger]", "retrievers: 'tiger' stands here twice"),
+        ("retrievers=[tiger, tiger]", "retrievers: 'tiger' is listed twice"),
         ("evaluation.metric=ndcg_at_11", "metric 'ndcg_at_11' is not measured. Did you mean 'ndcg_at_10'?"),
         (
             "evaluation.reference=lsh",
@@ -164,7 +167,7 @@ def test_a_plug_in_that_cannot_be_saved_is_refused_before_it_is_fitted(
     )
     monkeypatch.syspath_prepend(tmp_path)
     message = complaint(tiny, "tokenizers.1='of_tuples:Mine'")
-    assert "tokenizer 'Mine' cannot be made: Mine.widths, a tuple, would not survive saving" in message
+    assert "tokenizer 'Mine' cannot be created: Mine.widths, a tuple, would not survive saving" in message
 
 
 def test_everything_that_is_wrong_is_said_at_once(tiny: Path) -> None:
@@ -259,18 +262,35 @@ def test_a_corpus_of_queries_is_a_search(tiny: Path) -> None:
         ("data={reader: amazon, shop: {seed: -1}}", "seed: Input should be greater than or equal to 0"),
         (
             "data={reader: 'json:loads', shop: {}}",
-            "reader 'json:loads' must name its parameters: it has **kw",
+            "reader 'json:loads' cannot be used: it is not marked as a reader; write @reader",
         ),
-        ("data={reader: 'os:sep', raw: here}", "reader 'os:sep' is no function"),
+        (
+            "data={reader: 'os:sep', raw: here}",
+            "reader 'os:sep' cannot be used: it is not marked as a reader",
+        ),
         (
             "data={reader: amazon, reviews: r.json, shop: {users: 50}}",
             "a made-up shop has files of its own; leave out reviews",
         ),
         ("data={raw: here}", "data: give a reader: amazon, esci,"),
         ("data={reader: 'no_such:read', raw: here}", "reader 'no_such:read' cannot be imported"),
-        ("retrievers.1=bm25", "retriever 'bm25' answers queries in words, but of amazon data the next item"),
+        (
+            "retrievers.1=bm25",
+            "retriever 'bm25' answers queries in words, but with amazon data the task is to predict",
+        ),
         ("evaluation.relevant_gain=-1", "relevant_gain: Input should be greater than or equal to 0"),
     ],
 )
 def test_what_a_reader_cannot_use_is_named(tiny: Path, setting: str, expected: str) -> None:
     assert expected in complaint(tiny, setting)
+
+
+def test_baselines_alone_need_no_tokenizers(tiny: Path) -> None:
+    config = load_config(tiny, ["retrievers=[popularity, item-knn]", "tokenizers=[]", "semantic_ids={}"])
+    assert config.tokenizers == ()
+    assert "there is nothing to compare" in complaint(tiny, "retrievers=[]", "tokenizers=[]")
+
+
+def test_metrics_have_labels_in_the_order_of_tables(tiny: Path) -> None:
+    config = load_config(tiny, ["evaluation.metrics=[mrr, hit_rate]", "evaluation.metric=mrr_at_10"])
+    assert config.evaluation.labels() == {"mrr_at_10": "MRR@10", "hit_rate_at_10": "Hit rate@10"}

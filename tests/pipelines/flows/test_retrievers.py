@@ -36,7 +36,8 @@ retrievers:
   - kind: sasrec
     params: {width: 16, feed_forward: 16, training: &brief {steps: 4, batch_size: 32, evaluate_every: 2}}
   - kind: tiger
-    params: {width: 16, layers: 1, heads: 2, head_width: 8, feed_forward: 16, search: {beam: 3}, training: *brief}
+    params:
+      {width: 16, layers: 1, heads: 2, head_width: 8, feed_forward: 16, search: {beam: 3}, training: *brief}
   - {kind: ensemble, name: untrained, members: [knn-sum, transition-knn]}
   - {kind: ensemble, name: both, members: [tiger, untrained, sasrec]}
   - {kind: ensemble, name: ensemble, members: [tiger, sasrec, knn-sum], times: 2}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from pipelines.config.benchmark import NO_RETRIEVER
+from pipelines.results.cell import CellName
 from pipelines.results.reading import read_cell
 
 
@@ -18,9 +19,9 @@ def test_a_cell_knows_whose_codes_it_has_and_what_became_of_collisions(tmp_path:
         '{"categories": [], "codes": [], "counts": []}'
     )
     folders = {stage: tmp_path / stage for stage in ("tokenize", "fit")}
-    cell = read_cell(("theirs", NO_RETRIEVER, 1), folders)
-    assert (cell.ids_digest, cell.digest) == ("digest of tokenize", "digest of fit")
-    assert (cell.collisions, cell.quality, cell.seconds) == ("digit", {"gini": 0.25}, 4.0)
+    cell = read_cell(CellName("theirs", NO_RETRIEVER, 1), folders)
+    assert (cell.ids.digest, cell.digest) == ("digest of tokenize", "digest of fit")
+    assert (cell.ids.collisions, cell.quality, cell.seconds) == ("digit", {"gini": 0.25}, 4.0)
     assert cell.curves == {"tokenize_loss": [(5, 0.5)], "fit_loss": [(5, 0.5)]}
-    floor = read_cell(("–", "popularity", 0), {"fit": tmp_path / "fit"})
-    assert (floor.ids_digest, floor.collisions) == ("", "shared")
+    baseline = read_cell(CellName("–", "popularity", 0), {"fit": tmp_path / "fit"})
+    assert (baseline.ids, baseline.quality) == (None, {})

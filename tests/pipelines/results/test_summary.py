@@ -9,7 +9,7 @@ from scipy import stats
 
 from pipelines.config.benchmark import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.results.categories import CodeCategories
-from pipelines.results.cell import Cell, Dataset
+from pipelines.results.cell import Cell, CellIds, CellName, Dataset
 from pipelines.results.summary import Results, summarise
 from recsys.evaluation.scores import QueryScores
 from recsys.evaluation.significance import holm
@@ -23,13 +23,17 @@ def cell(tokenizer: str, retriever: str, seed: int, values: np.ndarray, quality:
     ids = np.array([f"u{i:03}" for i in range(len(values))])
     scores = QueryScores(ids, {"recall_at_10": np.round(values), "ndcg_at_10": values}, "d")
     codes = f"{tokenizer} {seed}"
-    return Cell(
-        tokenizer, retriever, seed, scores, quality, 10.0 + seed, "digest", {}, {}, None, codes, "shared"
-    )
+    semantic_ids = None if tokenizer == NO_TOKENIZER else CellIds(codes, quality, "shared")
+    return Cell(CellName(tokenizer, retriever, seed), semantic_ids, scores, 10.0 + seed, "digest")
+
+
+def changed(one: Cell, **changes: object) -> Cell:
+    """Return a cell with other semantic IDs: ``digest`` or ``quality``."""
+    return replace(one, ids=replace(one.ids, **changes))
 
 
 def benchmark() -> list[Cell]:
-    """Two retrievers × three tokenizers × two seeds, and a floor; planted differences under the first."""
+    """Two retrievers × three tokenizers × two seeds, and a baseline; planted differences under the first."""
     rng = np.random.default_rng(0)
     users = rng.uniform(0.2, 0.8, 60)
     cells = []
@@ -48,14 +52,14 @@ def summary(cells: list[Cell]) -> Results:
 def test_a_row_averages_over_seeds_and_users() -> None:
     cells = benchmark()
     (row,) = [r for r in summary(cells).rows if (r.tokenizer, r.retriever) == ("grit-vq", "tiger")]
-    runs = [c.scores for c in cells if (c.tokenizer, c.retriever) == ("grit-vq", "tiger")]
+    runs = [c.scores for c in cells if (c.name.tokenizer, c.name.retriever) == ("grit-vq", "tiger")]
     first, second = (run.columns["ndcg_at_10"] for run in runs)
     assert row.seeds == 2
     assert row.means["ndcg_at_10"] == pytest.approx((first.mean() + second.mean()) / 2)
     assert row.means["recall_at_10"] == pytest.approx(np.mean([r.columns["recall_at_10"] for r in runs]))
     assert row.seed_spread == pytest.approx(abs(first.mean() - second.mean()) / np.sqrt(2))
     interval = stats.ttest_1samp((first + second) / 2, 0).confidence_interval()
-    assert (row.low, row.high) == pytest.approx(tuple(interval))
+    assert row.interval == pytest.approx(tuple(interval))
     assert (row.quality, row.seconds) == ({"collision_rate": 0.5}, 10.5)
 
 
@@ -64,7 +68,7 @@ def test_tokenizers_are_tested_against_the_reference_in_one_family() -> None:
     results = summary(cells)
 
     def of_users(tokenizer: str, retriever: str) -> np.ndarray:
-        found = [c.scores for c in cells if (c.tokenizer, c.retriever) == (tokenizer, retriever)]
+        found = [c.scores for c in cells if (c.name.tokenizer, c.name.retriever) == (tokenizer, retriever)]
         return np.mean([scores.columns["ndcg_at_10"] for scores in found], axis=0)
 
     tests = {(r.retriever, r.tokenizer): r.comparison for r in results.rows if r.comparison}
@@ -72,10 +76,12 @@ def test_tokenizers_are_tested_against_the_reference_in_one_family() -> None:
     expected = {pair: stats.ttest_rel(of_users(*pair[::-1]), of_users("rq-vae", pair[0])) for pair in pairs}
     assert tests.keys() == expected.keys()
     for pair, test in tests.items():
-        assert test.p_value == pytest.approx(expected[pair].pvalue, rel=1e-9)
+        assert test.tests["t_test"].p == pytest.approx(expected[pair].pvalue, rel=1e-9)
         assert (test.low, test.high) == pytest.approx(tuple(expected[pair].confidence_interval()))
-    smallest = min(tests.values(), key=lambda test: test.p_value)
-    assert smallest.p_adjusted <= 6 * smallest.p_value  # three pairs under each of two retrievers
+    smallest = min(tests.values(), key=lambda test: test.tests["t_test"].p)
+    assert (
+        smallest.tests["t_test"].p_adjusted <= 6 * smallest.tests["t_test"].p
+    )  # three pairs under each of two retrievers
 
 
 def test_verdicts_find_what_was_planted_and_nothing_else() -> None:
@@ -87,82 +93,85 @@ def test_verdicts_find_what_was_planted_and_nothing_else() -> None:
         ("tiger", "grit-vq"): "no evidence",
         ("tiger", "rq-vae"): "reference",
         ("tiger", "lsh"): "no evidence",
-        ("popularity", NO_TOKENIZER): "floor",
+        ("popularity", NO_TOKENIZER): "baseline",
     }
 
 
-def with_floors() -> list[Cell]:
-    """The benchmark, with a better floor that is trained, and has a seed more."""
+def with_baselines() -> list[Cell]:
+    """The benchmark, with a better baseline that is trained, and has a seed more."""
     trained = [
-        cell(NO_TOKENIZER, "sasrec", c.seed, c.scores.columns["ndcg_at_10"] + 0.04, {})
+        cell(NO_TOKENIZER, "sasrec", c.name.seed, c.scores.columns["ndcg_at_10"] + 0.04, {})
         for c in benchmark()
-        if (c.tokenizer, c.retriever) == ("rq-vae", "dual-encoder")
+        if (c.name.tokenizer, c.name.retriever) == ("rq-vae", "dual-encoder")
     ]
-    return [*benchmark(), *trained, replace(trained[0], seed=2)]
+    return [*benchmark(), *trained, replace(trained[0], name=trained[0].name._replace(seed=2))]
 
 
-def test_rows_stand_best_first_and_floors_last() -> None:
-    results = summary(with_floors())
+def test_rows_stand_best_first_and_baselines_last() -> None:
+    results = summary(with_baselines())
     retrievers = ["dual-encoder"] * 3 + ["tiger"] * 3 + ["sasrec", "popularity"]
     assert [r.retriever for r in results.rows] == retrievers
     for rows in results.by_retriever().values():
         means = [r.means["ndcg_at_10"] for r in rows]
         assert means == sorted(means, reverse=True)
-    assert [(r.retriever, r.seeds, r.verdict) for r in results.floors()] == [
-        ("sasrec", 3, "floor"),
-        ("popularity", 1, "floor"),
+    assert [(r.retriever, r.seeds, r.verdict) for r in results.baselines()] == [
+        ("sasrec", 3, "baseline"),
+        ("popularity", 1, "baseline"),
     ]
 
 
-def test_every_tokenizer_is_held_against_the_best_floor_in_a_family_of_its_own() -> None:
-    cells = with_floors()
+def test_every_tokenizer_is_held_against_the_best_baseline_in_a_family_of_its_own() -> None:
+    cells = with_baselines()
     results = summary(cells)
-    sasrec = results.floors()[0]
+    sasrec = results.baselines()[0]
 
     def of_users(tokenizer: str, retriever: str) -> np.ndarray:
-        found = [c.scores for c in cells if (c.tokenizer, c.retriever) == (tokenizer, retriever)]
+        found = [c.scores for c in cells if (c.name.tokenizer, c.name.retriever) == (tokenizer, retriever)]
         return np.mean([scores.columns["ndcg_at_10"] for scores in found], axis=0)
 
-    tests = {(r.tokenizer, r.retriever): r.to_floor for r in results.rows if r.tokenizer != NO_TOKENIZER}
-    floor = of_users(NO_TOKENIZER, "sasrec")
-    expected = {pair: stats.ttest_rel(of_users(*pair), floor).pvalue for pair in tests}
-    assert {pair: test.p_value for pair, test in tests.items()} == pytest.approx(expected)
+    tests = {(r.tokenizer, r.retriever): r.to_baseline for r in results.rows if r.tokenizer != NO_TOKENIZER}
+    baseline = of_users(NO_TOKENIZER, "sasrec")
+    expected = {pair: stats.ttest_rel(of_users(*pair), baseline).pvalue for pair in tests}
+    assert {pair: test.tests["t_test"].p for pair, test in tests.items()} == pytest.approx(expected)
     adjusted = dict(zip(expected, holm(list(expected.values())), strict=True))
-    assert {pair: test.p_adjusted for pair, test in tests.items()} == pytest.approx(adjusted)
+    assert {pair: test.tests["t_test"].p_adjusted for pair, test in tests.items()} == pytest.approx(adjusted)
     assert [test.mean_a for test in tests.values()] == pytest.approx([sasrec.means["ndcg_at_10"]] * 6)
-    assert tests["grit-vq", "dual-encoder"].p_seeds is not None
+    assert tests["grit-vq", "dual-encoder"].tests["seeds"].p is not None
     assert tests["lsh", "dual-encoder"].verdict == "worse"
-    assert {row.to_floor for row in results.floors()} == {None}
-    without = summary([c for c in cells if c.tokenizer != NO_TOKENIZER])
-    assert {row.to_floor for row in without.rows} == {None}
-    # Floors change nothing of how tokenizers compare with each other.
+    assert {row.to_baseline for row in results.baselines()} == {None}
+    without = summary([c for c in cells if c.name.tokenizer != NO_TOKENIZER])
+    assert {row.to_baseline for row in without.rows} == {None}
+    # Baselines change nothing of how tokenizers compare with each other.
     assert [r.comparison for r in results.rows[:6]] == [r.comparison for r in without.rows]
 
 
-def test_figures_of_a_retriever_are_averaged_over_seeds() -> None:
+def test_diagnostics_of_a_retriever_are_averaged_over_seeds() -> None:
     told = {
         ("grit-vq", 0): {"search_error_at_10": 0.02, "chosen": "k 50", "lost": 1},
         ("grit-vq", 1): {"search_error_at_10": 0.04, "chosen": "k 20"},
         (NO_TOKENIZER, 0): {"neighbours": 50},
     }
     cells = [
-        replace(c, figures=told.get((c.tokenizer, c.seed), {}) if c.retriever != "tiger" else {})
+        replace(
+            c,
+            diagnostics=told.get((c.name.tokenizer, c.name.seed), {}) if c.name.retriever != "tiger" else {},
+        )
         for c in benchmark()
     ]
     results = summary(cells)
-    found = {(r.retriever, r.tokenizer): r.figures for r in results.rows if r.figures}
+    found = {(r.retriever, r.tokenizer): r.diagnostics for r in results.rows if r.diagnostics}
     assert found == {
         ("dual-encoder", "grit-vq"): {"search_error_at_10": pytest.approx(0.03)},
         ("popularity", NO_TOKENIZER): {"neighbours": 50},
     }
-    assert results.figure_names() == ["search_error_at_10", "neighbours"]
+    assert results.diagnostic_names() == ["search_error_at_10", "neighbours"]
     records = results.score_records()
     assert [r["search_error_at_10"] for r in records] == [pytest.approx(0.03), *[None] * 6]
     assert records[-1]["neighbours"] == 50
 
 
 def test_one_seed_has_no_spread() -> None:
-    results = summary([c for c in benchmark() if c.seed == 0])
+    results = summary([c for c in benchmark() if c.name.seed == 0])
     assert {r.seed_spread for r in results.rows} == {None}
     assert all(r.spreads == {} for r in results.tokenizers)
 
@@ -170,9 +179,12 @@ def test_one_seed_has_no_spread() -> None:
 def test_semantic_ids_are_summarised_once_however_many_retrievers_use_them() -> None:
     cells = benchmark()
     three = [
-        replace(c, seed=2, quality={"collision_rate": 5}, ids_digest=f"{c.tokenizer} 2")
+        replace(
+            changed(c, quality={"collision_rate": 5}, digest=f"{c.name.tokenizer} 2"),
+            name=c.name._replace(seed=2),
+        )
         for c in cells
-        if c.seed == 1
+        if c.name.seed == 1
     ]
     results = summary([*cells, *three])
     assert [(r.tokenizer, r.seeds) for r in results.tokenizers] == [(name, 3) for name in SHIFTS]
@@ -182,7 +194,7 @@ def test_semantic_ids_are_summarised_once_however_many_retrievers_use_them() -> 
 
 
 def test_seeds_that_share_a_table_of_codes_are_one_seed_of_the_tokenizer() -> None:
-    given = [replace(c, ids_digest="one table") if c.tokenizer == "grit-vq" else c for c in benchmark()]
+    given = [changed(c, digest="one table") if c.name.tokenizer == "grit-vq" else c for c in benchmark()]
     results = summary(given)
     assert results.single_tables() == ["grit-vq"]
     assert [(r.tokenizer, r.seeds, bool(r.spreads)) for r in results.tokenizers] == [
@@ -198,14 +210,14 @@ def test_seeds_that_share_a_table_of_codes_are_one_seed_of_the_tokenizer() -> No
     as_reference = summarise("made-up", DATASET, "", given, reference="grit-vq").significance_records()
     assert {r["single_table"] for r in as_reference if r["reference"] == "grit-vq"} == {True}
     assert summary(benchmark()).single_tables() == []
-    assert summary([c for c in given if c.seed == 0]).single_tables() == []
+    assert summary([c for c in given if c.name.seed == 0]).single_tables() == []
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_figure_that_a_seed_lacks_is_left_out(order: int) -> None:
-    cells = [c for c in benchmark() if (c.tokenizer, c.retriever) == ("rq-vae", "tiger")]
-    whole = replace(cells[0], quality={"collision_rate": 0.2, "distortion_per_bit": 0.1})
-    results = summary([whole, replace(cells[1], quality={"collision_rate": 1.0})][::order])
+    cells = [c for c in benchmark() if (c.name.tokenizer, c.name.retriever) == ("rq-vae", "tiger")]
+    whole = changed(cells[0], quality={"collision_rate": 0.2, "distortion_per_bit": 0.1})
+    results = summary([whole, changed(cells[1], quality={"collision_rate": 1.0})][::order])
     assert results.rows[0].quality == {"collision_rate": pytest.approx(0.6)}
     assert results.tokenizers[0].means == {"collision_rate": pytest.approx(0.6)}
 
@@ -214,10 +226,8 @@ def alone(tokenizer: str, seed: int, **quality: float) -> Cell:
     """A cell of tokenizers alone, with curves and categories that tell its seed."""
     curves = {"tokenize_loss": [(1, float(seed))]}
     categories = CodeCategories(["Tea"], [seed], [[2]])
-    ids = f"{tokenizer} {seed}"
-    return Cell(
-        tokenizer, NO_RETRIEVER, seed, None, quality, 1.0, "digest", curves, {}, categories, ids, "digit"
-    )
+    ids = CellIds(f"{tokenizer} {seed}", quality, "digit", categories)
+    return Cell(CellName(tokenizer, NO_RETRIEVER, seed), ids, None, 1.0, "digest", curves)
 
 
 def test_tokenizers_can_be_compared_without_retrievers() -> None:
@@ -247,14 +257,15 @@ def test_records_are_tidy() -> None:
     assert {r["tokenizer"] for r in tests if r["reference_kind"] == "tokenizer"} == {"grit-vq", "lsh"}
     assert [(r["reference"], r["reference_kind"]) for r in tests] == [
         *[("rq-vae", "tokenizer")] * 4,
-        *[("popularity", "floor")] * 6,
+        *[("popularity", "baseline")] * 6,
     ]
     first = results.rows[0]
     assert first.comparison.dissent == []
-    assert (tests[0]["p_wilcoxon_holm"], tests[0]["dissent"]) == (first.comparison.p_wilcoxon, "")
-    assert (tests[4]["p_permutation_holm"], tests[4]["boot_low"]) == (
-        first.to_floor.p_permutation,
-        first.to_floor.boot_low,
+    wilcoxon = first.comparison.tests["wilcoxon"]
+    assert (tests[0]["wilcoxon_p_holm"], tests[0]["dissent"]) == (wilcoxon.p_adjusted, "")
+    assert (tests[4]["permutation_p_holm"], tests[4]["bootstrap_low"]) == (
+        first.to_baseline.tests["permutation"].p_adjusted,
+        first.to_baseline.tests["bootstrap"].low,
     )
     for record in tests:
         assert record["difference"] == pytest.approx(record["mean"] - record["reference_mean"])
@@ -271,11 +282,13 @@ def test_what_cannot_be_summarised_is_refused() -> None:
     with pytest.raises(ValueError, match="without results"):
         summary([])
     with pytest.raises(ValueError, match="two results for rq-vae with tiger and seed 0"):
-        summary([*cells, next(c for c in cells if (c.tokenizer, c.retriever) == ("rq-vae", "tiger"))])
+        summary(
+            [*cells, next(c for c in cells if (c.name.tokenizer, c.name.retriever) == ("rq-vae", "tiger"))]
+        )
     with pytest.raises(ValueError, match="two results for lsh with – and seed 3"):
         summary([alone("lsh", 3), alone("lsh", 3)])
     with pytest.raises(ValueError, match="no result for the reference tokenizer 'rq-vae' with tiger"):
-        summary([c for c in cells if (c.tokenizer, c.retriever) != ("rq-vae", "tiger")])
+        summary([c for c in cells if (c.name.tokenizer, c.name.retriever) != ("rq-vae", "tiger")])
     with pytest.raises(ValueError, match="different evaluation sets"):
         summary([*cells[:-1], replace(cells[-1], scores=replace(cells[-1].scores, evaluation_set="e"))])
     with pytest.raises(ValueError, match="no metric 'ndcg_at_50'"):

@@ -67,12 +67,15 @@ def test_an_installed_plug_in_counts_with_its_version(tiny: Path, tmp_path: Path
 READER = """
 from pathlib import Path
 
+from recsys.datasets.readers import reader
+
 import polars as pl
 
 from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, items_of
 from recsys.datasets.interactions import interactions_of, item_ids_of
 
 
+@reader
 def read_log(log: Path, *, k_core: int = 1) -> Corpus:
     rows = [line.split() for line in log.read_text().splitlines()]
     events = pl.DataFrame([(u, i, int(t)) for u, i, t in rows], schema=EVENTS, orient="row")
@@ -116,9 +119,10 @@ def test_a_sentence_encoder_in_a_folder_counts_by_its_content(tiny: Path, tmp_pa
 
 def test_what_a_reader_of_one_s_own_cannot_be_is_named(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "plug_odd.py").write_text(
-        "from pathlib import Path\n\n\n"
-        "def many(logs: list[Path]): ...\n\n\n"
-        "def frame(log: Path):\n    return 3\n\n\n"
+        "from pathlib import Path\n\nfrom recsys.datasets.readers import reader\n\n\n"
+        "@reader\ndef many(logs: list[Path]): ...\n\n\n"
+        "@reader\ndef anything(log: Path, **options): ...\n\n\n"
+        "@reader\ndef frame(log: Path):\n    return 3\n\n\n"
     )
     (tmp_path / "log.txt").touch()
 
@@ -128,6 +132,10 @@ def test_what_a_reader_of_one_s_own_cannot_be_is_named(tiny: Path, tmp_path: Pat
 
     with pytest.raises(ConfigError, match=r"must take its files as Path or Path \| None.*logs is list"):
         load_config(tiny, [f"data={{reader: 'plug_odd:many', raw: {tmp_path}}}"])
+    with pytest.raises(
+        ConfigError, match=r"'plug_odd:anything' must name its parameters: it has \*\*options"
+    ):
+        load_config(tiny, [f"data={{reader: 'plug_odd:anything', raw: {tmp_path}}}"])
     with pytest.raises(ValueError, match="must return a Corpus, not int"):
         ingest("frame")
 
