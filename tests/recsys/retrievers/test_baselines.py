@@ -1,4 +1,4 @@
-"""The untrained floors on real data: figures that others found with other code on the same files."""
+"""The untrained baselines on real data: scores that others found with other code on the same files."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the Amazon 2014 files
 
 @dataclass(frozen=True)
 class Beauty:
-    """Amazon Beauty, its texts as they stand in the file: that is what the figures were found with."""
+    """Amazon Beauty, with the texts as they are in the file: the scores were found with those."""
 
     split: Split
     texts: list[str]
 
-    def figures(self, retriever: Retriever, *, exclude_seen: bool = True) -> list[float]:
+    def scores(self, retriever: Retriever, *, exclude_seen: bool = True) -> list[float]:
         """Recall@5, Recall@10 and NDCG@10 on the test set."""
         ids = SemanticIds(np.arange(len(self.texts))[:, None], (len(self.texts),))
         retriever.fit(self.split.train, self.split.valid, ids, texts=self.texts)
@@ -55,15 +55,15 @@ def beauty() -> Beauty:
 
 
 def test_the_sum_of_item_and_content_knn(beauty: Beauty) -> None:
-    assert beauty.diagnostics(KnnSum()) == pytest.approx([0.0693, 0.0963, 0.0582], abs=5e-5)
+    assert beauty.scores(KnnSum()) == pytest.approx([0.0693, 0.0963, 0.0582], abs=5e-5)
 
 
 def test_item_knn_up_to_the_order_of_equal_scores(beauty: Beauty) -> None:
     # Many cosines are equal: Recall@5 is .0466 if the target always comes last of its equals, .0479 if first.
-    assert beauty.diagnostics(ItemKnn()) == pytest.approx([0.0473, 0.0650, 0.0398], abs=3e-4)
+    assert beauty.scores(ItemKnn()) == pytest.approx([0.0473, 0.0650, 0.0398], abs=3e-4)
 
 
 def test_popularity_up_to_the_order_of_equal_counts(beauty: Beauty) -> None:
-    # The figures found elsewhere, .0081, .0120, .0055, count both items that share rank 5 as hits there.
-    figures = beauty.diagnostics(Popularity(), exclude_seen=False)
-    assert figures == pytest.approx([0.0072, 0.0112, 0.0053], abs=5e-5)
+    # The scores found elsewhere, .0081, .0120, .0055, count both items that share rank 5 as hits there.
+    scores = beauty.scores(Popularity(), exclude_seen=False)
+    assert scores == pytest.approx([0.0072, 0.0112, 0.0053], abs=5e-5)

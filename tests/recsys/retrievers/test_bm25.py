@@ -120,9 +120,9 @@ def test_what_is_loaded_answers_as_what_was_saved(tmp_path: Path) -> None:
 def test_what_cannot_be_answered_is_said_plainly() -> None:
     asked = ask(["red"])
     wordless = Examples(asked.query_ids, asked.history, asked.targets, asked.gains)
-    with pytest.raises(ValueError, match="bm25 answers queries in words"):
+    with pytest.raises(ValueError, match="Bm25 answers queries in words"):
         Bm25().fit(wordless, wordless, ids(5), texts=TEXTS)
-    with pytest.raises(ValueError, match="bm25 answers queries in words"):
+    with pytest.raises(ValueError, match="Bm25 answers queries in words"):
         fitted().rank(wordless, 3)
     with pytest.raises(ValueError, match="0 texts for 5 items"):
         Bm25().fit(asked, asked, ids(5))

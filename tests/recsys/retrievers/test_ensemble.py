@@ -1,4 +1,4 @@
-"""Ensemble retrievers, and what is made of others."""
+"""Ensembles of retrievers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from recsys.evaluation.metrics import per_query_scores
 from recsys.examples import Examples, Ragged, Ranking
-from recsys.retrievers.base import Retriever
+from recsys.retrievers.base import FitContext, FitData, Retriever
 from recsys.retrievers.ensemble import Ensemble
 from semantic_ids.ids import SemanticIds
 
@@ -24,15 +24,13 @@ class Scripted(Retriever):
 
     scores_are_logits = False
 
-    def fit(self, train: Any, valid: Any, ids: SemanticIds, **kwargs: Any) -> Self:
-        self.ids = ids
-        return self
+    def learn(self, data: FitData, context: FitContext) -> None:
+        """Learn nothing."""
 
     def scoring(self, table: Sequence[Sequence[float]]) -> Self:
         self.table = torch.tensor(table)
-        return self.fit(
-            None, None, SemanticIds(np.arange(self.table.shape[1])[:, None], (self.table.shape[1],))
-        )
+        self.ids = SemanticIds(np.arange(self.table.shape[1])[:, None], (self.table.shape[1],))
+        return self
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
         scores = self.table.numpy()[queries.history.flat()]
@@ -66,7 +64,7 @@ def named(members: list[Retriever]) -> dict[str, Retriever]:
     return {f"m{number}": member for number, member in enumerate(members)}
 
 
-def fused(members: list[Retriever], valid: Examples, **params: Any) -> Ensemble:
+def ensemble(members: list[Retriever], valid: Examples, **params: Any) -> Ensemble:
     retriever = Ensemble(**params)
     retriever.members = named(members)
     return retriever.fit(valid, valid, members[0].ids)
@@ -75,7 +73,7 @@ def fused(members: list[Retriever], valid: Examples, **params: Any) -> Ensemble:
 def test_the_mixture_is_of_shares_for_weights_and_of_the_softmax_for_logits() -> None:
     one = Scripted().scoring([[1.0, 3.0, 0.0, 0.0]])
     two = Logits().scoring([[0.0, 2.0, 6.0, 0.0]])  # exp(log x + 7): shares 1/4 and 3/4
-    mixed = fused([one, two], ask([1]))
+    mixed = ensemble([one, two], ask([1]))
     mixed.weights = [0.4, 0.6]
     ranking = mixed.rank(ask([1]), 4)
     assert ranking.items.tolist() == [[1, 2, 0, -1]]
@@ -86,7 +84,7 @@ def test_the_mixture_is_of_shares_for_weights_and_of_the_softmax_for_logits() ->
 def test_weights_follow_the_member_that_validation_prefers() -> None:
     right, wrong = (np.eye(8)[order] + 0.01 for order in (np.arange(8), np.arange(8)[::-1]))
     members = [Scripted().scoring(wrong.tolist()), Scripted().scoring(right.tolist())]
-    mixed = fused(members, ask(list(range(8))))
+    mixed = ensemble(members, ask(list(range(8))))
     assert mixed.weights[1] > 0.5
     assert mixed.rank(ask(list(range(8))), 1).items[:, 0].tolist() == list(range(8))
 
@@ -103,7 +101,7 @@ def test_two_that_know_different_things_beat_each_alone() -> None:
     def ndcg(retriever: Retriever) -> float:
         return float(per_query_scores(retriever.rank(queries, 10), queries, [10])["ndcg_at_10"].mean())
 
-    mixed = fused(members, queries)
+    mixed = ensemble(members, queries)
     assert sum(mixed.weights) == pytest.approx(1)
     assert min(mixed.weights) > 0.2
     assert ndcg(mixed) > max(map(ndcg, members)) + 0.1
@@ -180,8 +178,8 @@ def test_members_are_saved_with_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     queries = ask(list(range(6)))
     members = [Scripted().scoring(rng.random((6, 6)).tolist()), Logits().scoring(rng.random((6, 6)).tolist())]
-    inner = fused(members, queries)
-    outer = fused([inner, members[0]], queries, depth=4)
+    inner = ensemble(members, queries)
+    outer = ensemble([inner, members[0]], queries, depth=4)
     outer.save(tmp_path)
     loaded = Retriever.load(tmp_path)
     assert isinstance(loaded, Ensemble)
@@ -201,7 +199,7 @@ def test_members_are_saved_with_it(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "model.json").read_text() == (tmp_path / "model.json").read_text()
 
 
-def test_what_cannot_be_fused_is_said() -> None:
+def test_members_that_cannot_be_combined_are_refused() -> None:
     queries = ask([0])
     with pytest.raises(ValueError, match="set members to fitted retrievers, by name"):
         Ensemble().fit(queries, queries, SemanticIds(np.zeros((2, 1), dtype=np.int64), (1,)))

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 
 from recsys.evaluation.metrics import per_query_scores
 from recsys.examples import Examples, Ragged, Ranking
-from recsys.retrievers.base import Retriever, drop_seen
+from recsys.retrievers.base import FitContext, FitData, Retriever, drop_seen
 from recsys.retrievers.dual_encoder import DualEncoder, other_targets
 from recsys.retrievers.popularity import Popularity
 from recsys.retrievers.sasrec import ItemTransformer, SasRec
@@ -45,7 +45,10 @@ def ask(history: list[list[int]]) -> Examples:
 class Fixed(Retriever):
     """Ranks items by their row, whoever asks."""
 
-    def fit(self, train: Examples, valid: Examples, ids: SemanticIds, **kwargs: Any) -> Self:
+    def learn(self, data: FitData, context: FitContext) -> None:
+        """Learn nothing."""
+
+    def over(self, ids: SemanticIds) -> Self:
         self.ids = ids
         return self
 
@@ -71,7 +74,7 @@ def small(**changes: object) -> DualEncoder:
 
 
 def test_excluding_what_was_seen_leaves_k_items_and_moves_them_up() -> None:
-    retriever = Fixed().fit(None, None, dense(6))
+    retriever = Fixed().over(dense(6))
     queries = ask([[0, 2], [5], []])
     ranking = retriever.rank(queries, 3, exclude_seen=True)
     assert ranking.items.tolist() == [[1, 3, 4], [0, 1, 2], [0, 1, 2]]
@@ -80,13 +83,13 @@ def test_excluding_what_was_seen_leaves_k_items_and_moves_them_up() -> None:
 
 
 def test_a_catalogue_smaller_than_k_is_padded() -> None:
-    ranking = Fixed().fit(None, None, dense(3)).rank(ask([[1]]), 5, exclude_seen=True)
+    ranking = Fixed().over(dense(3)).rank(ask([[1]]), 5, exclude_seen=True)
     assert ranking.items.tolist() == [[0, 2, -1, -1, -1]]
     assert ranking.scores[0, 2:].tolist() == [-np.inf] * 3
 
 
 def test_answers_do_not_depend_on_how_many_ask() -> None:
-    retriever = Fixed().fit(None, None, dense(50))
+    retriever = Fixed().over(dense(50))
     rng = np.random.default_rng(0)
     history = [rng.integers(0, 50, size=rng.integers(1, 9)).tolist() for _ in range(3000)]
     together = retriever.rank(ask(history), 4, exclude_seen=True).items

@@ -38,7 +38,7 @@ BRIEF = {"steps": 3, "batch_size": 16, "learning_rate": 1e-2, "warmup_steps": 1,
 
 def tiger(**changes: Any) -> Tiger:
     sizes = {"width": 32, "layers": 1, "heads": 2, "head_width": 16, "feed_forward": 64, "max_history": 4}
-    return Tiger(**sizes | {"beam": 20, "dropout": 0.0, "training": PLAN} | changes)
+    return Tiger(**sizes | {"search": {"beam": 20}, "dropout": 0.0, "training": PLAN} | changes)
 
 
 def dual(**changes: Any) -> DualEncoder:

@@ -21,7 +21,7 @@ SMALL = {
     "head_width": 16,
     "feed_forward": 64,
     "max_history": 4,
-    "beam": 20,
+    "search": {"beam": 20},
 }
 BRIEF = Training(steps=3, batch_size=16, warmup_steps=1, evaluate_every=2)
 
@@ -169,7 +169,7 @@ def test_an_exact_search_finds_what_a_wide_beam_does() -> None:
     ids = SemanticIds(np.array(list(np.ndindex(9, 8, 7))), (9, 8, 7))
     queries = successors(30, 504, seed=1)
     wide, narrow, exact = (
-        fitted(ids, **how) for how in ({"beam": 504}, {"beam": 2}, {"beam": 2, "exact": True})
+        fitted(ids, search=search) for search in ({"beam": 504}, {"beam": 2}, {"beam": 2, "exact": True})
     )
     likeliest = wide.rank(queries, 10).items
     np.testing.assert_array_equal(exact.rank(queries, 10).items, likeliest)

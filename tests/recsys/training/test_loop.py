@@ -298,7 +298,7 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from test_training import Line, X, uneven
+from test_loop import Line, X, uneven
 from recsys.training.loop import Training, train
 model = Line()
 train(model, uneven, len(X), Training(steps=30, batch_size=15, learning_rate=0.1, evaluate_every=10),
