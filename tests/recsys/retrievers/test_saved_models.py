@@ -1,7 +1,7 @@
 """Models that version 0.1.0 saved load today and rank as they did then.
 
-``tests/data/models-0.1.0`` holds one folder per retriever, as 0.1.0 wrote it. ``expected.json`` holds the user
-sequences and the codes that they were fitted on, and the first 5 items for every test query.
+``tests/data/models-0.1.0/retrievers`` holds one folder per retriever, as 0.1.0 wrote it. ``expected.json``
+holds the user sequences and the codes that they were fitted on, and the first 5 items for every test query.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from recsys.retrievers.ensemble import Ensemble
 from recsys.retrievers.tiger import Search, Tiger
 from recsys.splits import Sequences, leave_one_out
 
-DATA = Path(__file__).parents[2] / "data" / "models-0.1.0"
+DATA = Path(__file__).parents[2] / "data" / "models-0.1.0" / "retrievers"
 EXPECTED = json.loads((DATA / "expected.json").read_text())
 
 
