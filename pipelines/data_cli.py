@@ -1,4 +1,4 @@
-"""The commands ``gritrec data``: which corpora there are, and how to get them."""
+"""The commands ``gritrec data``: list corpora, download them, and check files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def get(
 ) -> None:
     """Download a corpus, or check the files that are there.
 
-    Stopped downloads go on where they were. A file that has changed since it was first seen is refused.
+    An interrupted download resumes. A file that has changed since it was first seen is refused.
     """
     from recsys.datasets.cards import find_card  # noqa: PLC0415
     from recsys.datasets.download import fetch  # noqa: PLC0415
@@ -70,9 +70,9 @@ def check(
         typer.Option("--set", help="Override a key: data.raw=FOLDER of a file; reviews=FILE for a folder."),
     ] = None,
 ) -> None:
-    """Read a corpus as a run would, without its k-core, and tell what there is on one screen.
+    """Read a corpus as a run would, but without its k-core, and summarise it on one screen.
 
-    Broken lines are counted; what no run could read is an error that names file and line.
+    Broken lines are counted. What no run could read is an error that names file and line.
     """
     from pipelines.config.loading import load_config, load_data  # noqa: PLC0415
     from pipelines.run.stages import read_raw  # noqa: PLC0415
@@ -98,7 +98,7 @@ def check(
 
 @data.command("list")
 def list_() -> None:
-    """List the corpora that have a card, and what of them is on this disk."""
+    """List the corpora that have a card, and which of their files are on this disk."""
     from recsys.datasets.cards import all_cards  # noqa: PLC0415
 
     for card in all_cards():
@@ -109,6 +109,7 @@ def list_() -> None:
 
 
 def _introduce(card: Card, folder: Path) -> None:
+    """Print what a corpus is, its licence, and where its files go."""
     OUT.print(f"[bold]{escape(card.title)}[/bold]")
     for label, text in {
         "licence": card.licence,
@@ -121,6 +122,7 @@ def _introduce(card: Card, folder: Path) -> None:
 
 
 def _progress() -> Progress:
+    """Return a progress bar for downloads."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -132,19 +134,20 @@ def _progress() -> Progress:
 
 
 def _as_config(card: Card, folder: Path, files: dict[str, Path]) -> str:
-    """The section ``data`` of a benchmark file on this corpus."""
+    """Return the section ``data`` of a benchmark file on this corpus."""
     named = {parameter: str(path.relative_to(folder)) for parameter, path in files.items()}
     section = {"reader": card.reader, **card.options, "raw": str(folder), **named}
     return yaml.safe_dump({"data": section}, sort_keys=False)
 
 
 def _size(card: Card) -> str:
+    """Return the size of a corpus' files, as far as it is known."""
     size = card.size()
     return decimal(size) if size else "by category" if card.categories else "unknown"
 
 
 def _present(card: Card) -> str:
-    """What of a corpus is in its folder: categories, or yes, no, or how many of its files."""
+    """Return which categories of a corpus are in its folder, or yes, no, or how many of its files."""
     if card.categories:
         there = [name for name in card.categories if not card.choose(name).missing(card.folder)]
         return ", ".join(there) or "no"

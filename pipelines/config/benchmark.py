@@ -140,8 +140,8 @@ class BenchmarkConfig(Section):
         for retriever in self.retrievers:
             if retriever.type.needs_query_texts and not self.data.is_search:
                 raise ValueError(
-                    f"retriever {retriever.name!r} answers queries in words, but with {self.data.reader} data "
-                    "the task is to predict the next item; leave it out"
+                    f"retriever {retriever.name!r} answers queries in words, but with {self.data.reader} "
+                    "data the task is to predict the next item; leave it out"
                 )
         return self
 

@@ -30,7 +30,7 @@ _MOST_CATEGORIES = 12
 def score_chart(results: Results) -> go.Figure:
     """Return bars of the main metric, and right of them each tokenizer's difference to the reference.
 
-    Error bars are 95 % intervals: on the left of the mean over queries, on the right of the paired difference.
+    Error bars are 95 % intervals: of the mean over queries on the left, of the difference on the right.
     """
     figure = make_subplots(
         cols=2,

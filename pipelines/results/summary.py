@@ -81,7 +81,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``no evidence`` against the reference, else ``reference`` or ``baseline``."""
+        """The verdict against the reference; without a comparison ``reference`` or ``baseline``."""
         if self.comparison:
             return self.comparison.verdict
         return "baseline" if self.is_baseline else "reference"
@@ -139,7 +139,7 @@ class Results:
         return list(dict.fromkeys(name for row in self.rows for name in row.diagnostics))
 
     def score_records(self) -> list[dict[str, Any]]:
-        """Return one record per row: scores, spread, quality, diagnostics and time, all with the same keys."""
+        """Return one record per row, all with the same keys: scores, spread, quality, diagnostics, time."""
         qualities = list(dict.fromkeys(name for row in self.rows for name in row.quality))
         return [
             {
@@ -171,7 +171,7 @@ class Results:
         ]
 
     def significance_records(self) -> list[dict[str, Any]]:
-        """Return one record per comparison with the reference, then one per comparison with the best baseline.
+        """Return one record per comparison: first with the reference, then with the best baseline.
 
         ``reference_kind`` is ``tokenizer`` or ``baseline``. ``single_table`` tells whether the verdict holds
         for one table of codes only, see :meth:`single_tables`.
