@@ -342,6 +342,8 @@ class TestSafeguards:
     def test_an_unknown_one_is_named(self) -> None:
         with pytest.raises(ValueError, match="safeguards has no parameter 'min_utilisation'"):
             tiny("grit-vq", safeguards={"min_utilisation": 0.5})
+        with pytest.raises(ValueError, match="safeguards takes a mapping"):
+            tiny("grit-vq", safeguards="max_row_norm")  # type: ignore[arg-type]
 
 
 def test_schedules_run_from_start_to_end() -> None:

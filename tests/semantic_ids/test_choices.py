@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -50,6 +51,19 @@ def test_the_first_unknown_argument_is_named() -> None:
     check_arguments("it", TABLE["pair"], {"left": 1, "context": 2})
     with pytest.raises(ValueError, match="it has no parameter 'b'"):
         check_arguments("it", TABLE["pair"], {"left": 1, "b": 2, "c": 3})
+
+
+def test_the_present_place_of_an_argument_is_named() -> None:
+    function = partial(TABLE["pair"])
+    function.moved_arguments = {"port": "left.port", "right": "elsewhere"}  # type: ignore[attr-defined]
+    check_arguments("it", function, {"right": 1})  # an argument of that name exists
+    with pytest.raises(ValueError, match=r"it has no parameter 'port': it is now left\.port$"):
+        check_arguments("it", function, {"port": 1})
+
+
+def test_arguments_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(ValueError, match="it takes a mapping from names to values, not 'left'"):
+        check_arguments("it", TABLE["pair"], "left")  # type: ignore[arg-type]
 
 
 def test_changes_reach_into_a_choice_unless_they_name_another() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from semantic_ids.autoencoder import Autoencoder
 from semantic_ids.fitted import DenseIds, RandomHyperplanes
+from semantic_ids.quantizers.upkeep import Upkeep
 from semantic_ids.recipes import RECIPES
 from semantic_ids.registry import create, recipe, recipes
 
@@ -72,12 +73,41 @@ def test_parameters_override_choices() -> None:
     assert create("grit-vq").quantizer == RECIPES["grit-vq"].choices["quantizer"]  # the table is unchanged
 
 
+def test_groups_of_options_are_changed_in_part() -> None:
+    grit = create("grit-vq", quantizer={"upkeep": {"reservoir": 100}})
+    assert grit.quantizer == {**create("grit-vq").quantizer, "upkeep": {"reservoir": 100}}
+    nsvq = create("nsvq", quantizer={"upkeep": {"reservoir": 100}, "codebook": {"normalize": True}})
+    assert nsvq.quantizer == {
+        **create("nsvq").quantizer,
+        "upkeep": {"replacement": "used", "dead_below": 0.01, "reservoir": 100},
+        "codebook": {"normalize": True},
+    }
+    nsvq.build({"fitted_width": 3})
+    assert nsvq.model["quantizer"].upkeep == Upkeep(replacement="used", dead_below=0.01, reservoir=100)
+    assert RECIPES["nsvq"].choices["quantizer"]["upkeep"] == {"replacement": "used", "dead_below": 0.01}
+
+
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
         ("grit-vw", {}, "no tokenizer is called 'grit-vw'. Did you mean 'grit-vq'?"),
         ("xyz", {}, f"no tokenizer is called 'xyz'. Known: {', '.join(RECIPES)}"),
         ("rq-vae", {"level": 3}, "tokenizer 'rq-vae' has no parameter 'level'. Did you mean 'levels'?"),
+        (
+            "rq-vae",
+            {"quantizer": {"frozen": True}},
+            "quantizer 'vector' has no parameter 'frozen': it is now codebook.frozen",
+        ),
+        (
+            "grit-vq",
+            {"quantizer": {"reservoir": 100}},
+            "quantizer 'vector' has no parameter 'reservoir': it is now upkeep.reservoir",
+        ),
+        (
+            "rq-vae",
+            {"quantizer": {"upkeep": {"resevoir": 1}}},
+            "upkeep has no parameter 'resevoir'. Did you mean 'reservoir'?",
+        ),
         ("dense-id", {"levels": 3}, "tokenizer 'dense-id' has no parameter 'levels'. Known: ."),
         ("lsh", {"codebook_size": 3}, "power of two, not 3"),
         (

@@ -86,14 +86,31 @@ class Autoencoder(Tokenizer):
         self.hidden, self.quantizer = list(hidden), quantizer
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
         self.warmup, self.reset_every = warmup, reset_every
+        check_arguments("safeguards", Safeguards, safeguards or {})
         self.safeguards = dict(safeguards or {})
         self.codebook_sizes = (codebook_size,) * levels
-        check_arguments("safeguards", Safeguards, self.safeguards)
         self._safeguards = Safeguards(**self.safeguards)
         with seeded(0):
             # Built here too, so that a wrong choice is an error before any data is read.
             quantizer_type = type(self._build_quantizer())
         self._measures_last_level = quantizer_type.last_level_distances is not Quantizer.last_level_distances
+
+    @classmethod
+    def upgraded(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return saved constructor arguments with the quantizer's options in their present groups.
+
+        In version 0.1.0 the options of ``codebook`` and ``upkeep`` were arguments of the quantizer itself.
+        """
+        choice = params.get("quantizer")
+        if not isinstance(choice, Mapping):
+            return params
+        moved = getattr(QUANTIZERS.get(choice.get("name", "")), "moved_arguments", {})
+        quantizer = {name: value for name, value in choice.items() if name not in moved}
+        for name, place in moved.items():
+            if name in choice:
+                group, _, option = place.partition(".")
+                quantizer[group] = {**quantizer.get(group, {}), option: choice[name]}
+        return {**params, "quantizer": quantizer}
 
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
         """Train on the embeddings; see :meth:`Tokenizer.fit <semantic_ids.tokenizer.Tokenizer.fit>`.

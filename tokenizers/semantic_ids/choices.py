@@ -20,16 +20,23 @@ def check_arguments(
 
     Args:
         what: What takes the arguments, for the message.
-        function: Function or class that is going to be called.
+        function: Function or class that is going to be called. If it has an attribute ``moved_arguments``,
+            a mapping from former names to the present places, the message names the present place.
         arguments: Arguments that the user gave.
         context: Names of parameters that are always passed by us, so that no user can set them.
 
     Raises:
-        ValueError: If an argument is unknown. The message names the first one and the nearest known name.
+        ValueError: If an argument is unknown, or if ``arguments`` is no mapping. The message names the
+            first unknown argument and the nearest known name.
     """
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"{what} takes a mapping from names to values, not {arguments!r}")
+    moved = getattr(function, "moved_arguments", {})
     parameters = inspect.signature(function).parameters.values()
     known = [p.name for p in parameters if p.kind != p.VAR_KEYWORD and p.name not in context]
     for name in arguments:
+        if name in moved and name not in known:
+            raise ValueError(f"{what} has no parameter {name!r}: it is now {moved[name]}")
         if name not in known:
             raise ValueError(f"{what} has no parameter {name!r}. {nearest_name(name, known)}")
 

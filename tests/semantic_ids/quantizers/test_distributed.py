@@ -31,19 +31,19 @@ EQUAL_TO_ONE_PROCESS: dict[str, dict[str, Any]] = {
     "gradient": {},
     "averages": {"learning": "ema"},
     "grit": GRIT,
-    "grit-frozen": {**GRIT, "frozen": True, "spectral_clip": 1.01},
+    "grit-frozen": {**GRIT, "codebook": {"frozen": True, "spectral_clip": 1.01}},
     "grit-averages": {**GRIT, "learning": "ema"},
     "product": {"composition": "product"},
-    "high-error": {"replacement": "high-error"},
+    "high-error": {"upkeep": {"replacement": "high-error"}},
 }
 # These runs are not one process's: with unequal shares DDP takes a mean of means, ranks draw noise of
 # their own, and the latents kept last are others.
 UNEQUAL_SHARES: dict[str, dict[str, Any]] = {
-    "reservoir": {"reservoir": 24, "learning": "ema"},
+    "reservoir": {"upkeep": {"reservoir": 24}, "learning": "ema"},
     "noise": {
         "surrogate": {"name": "diveq", "variance": 0.1},
         "learning": "end-to-end",
-        "replacement": "importance",
+        "upkeep": {"replacement": "importance"},
     },
     "transformed-averages": {**GRIT, "learning": "ema"},
 }

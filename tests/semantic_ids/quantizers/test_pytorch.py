@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import re
 import shutil
@@ -16,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from semantic_ids.quantizers.assignment import ASSIGNMENTS
+from semantic_ids.quantizers.codebook import Codebook
 from semantic_ids.quantizers.learning import LEARNINGS
 from semantic_ids.quantizers.quantizer import Quantizer
 from semantic_ids.quantizers.regularizer import REGULARIZERS
 from semantic_ids.quantizers.scalar import SCALAR_QUANTIZERS
 from semantic_ids.quantizers.surrogate import SURROGATES
 from semantic_ids.quantizers.transform import TRANSFORMS
-from semantic_ids.quantizers.upkeep import INITIALIZATIONS, REPLACEMENTS
+from semantic_ids.quantizers.upkeep import INITIALIZATIONS, REPLACEMENTS, Upkeep
 from semantic_ids.quantizers.vector import COMPOSITIONS, VectorQuantizer
 from semantic_ids.randomness import seeded
 
@@ -36,11 +38,11 @@ CHOICES: dict[str, dict[str, Any]] = {
     "grit": GRIT,
     "averages": {"learning": "ema"},
     "grit-averages": {**GRIT, "learning": "ema"},
-    "learned-radius": {"surrogate": LEARNED_RADIUS, "normalize": True},
+    "learned-radius": {"surrogate": LEARNED_RADIUS, "codebook": {"normalize": True}},
     "adaptive-radius": {"surrogate": {"name": "grit", "radius": "adaptive-mahalanobis"}},
     "soft": {"assignment": {"name": "soft", "noise": True}, "surrogate": "direct", "regularizers": ["usage"]},
     "space-filling": {"assignment": "space-filling", "surrogate": "diveq", "per_level": True},
-    "product": {"composition": "product", "surrogate": "nsvq", "reservoir": 50},
+    "product": {"composition": "product", "surrogate": "nsvq", "upkeep": {"reservoir": 50}},
 }
 MIXED = torch.autocast("cpu", dtype=torch.bfloat16)
 every_choice = pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)
@@ -149,7 +151,11 @@ class TestCompile:
 
     @pytest.mark.parametrize(
         "choices",
-        [{"learning": "ema"}, {**GRIT, "spectral_clip": 1.0}, {**GRIT, "refresh_every": 2}],
+        [
+            {"learning": "ema"},
+            {**GRIT, "codebook": {"spectral_clip": 1.0}},
+            {**GRIT, "codebook": {"refresh_every": 2}},
+        ],
         ids=["averages", "clip", "cache"],
     )
     def test_choices_that_break_the_graph_still_work(self, choices: dict[str, Any]) -> None:
@@ -314,7 +320,9 @@ class TestState:
 
 def with_upkeep(initialization: str, replacement: str) -> VectorQuantizer:
     """A quantizer in training, seeded and with dead codes replaced."""
-    made = quantizer({"initialization": initialization, "replacement": replacement, "learning": "ema"})
+    made = quantizer(
+        {"upkeep": {"initialization": initialization, "replacement": replacement}, "learning": "ema"}
+    )
     made.seed(normal(N, D), generator())
     let_most_die(made, normal(N, D, seed=1))
     return made
@@ -411,10 +419,25 @@ class TestPage:
             "surrogate": SURROGATES,
             "learning": LEARNINGS,
             "regularizers": REGULARIZERS,
-            "initialization": INITIALIZATIONS,
-            "replacement": REPLACEMENTS,
+            "upkeep.initialization": INITIALIZATIONS,
+            "upkeep.replacement": REPLACEMENTS,
         }
-        shown = re.findall(r"^\| `(.+?)` \| `(.+?)` \| .+ \|$", PAGE, flags=re.MULTILINE)
-        assert sorted(shown) == sorted(
+        assert sorted(self.rows("name")) == sorted(
             (argument, name) for argument, names in tables.items() for name in names
         )
+
+    def test_its_table_names_every_option_and_its_default(self) -> None:
+        groups: dict[str, Callable[..., Any]] = {"codebook": Codebook, "upkeep": Upkeep}
+        expected = [
+            (f"{group}.{name}", repr(parameter.default))
+            for group, function in groups.items()
+            for name, parameter in inspect.signature(function).parameters.items()
+            if name not in ("size", "dim", "transform")
+        ]
+        assert self.rows("default") == expected
+        assert sorted(VectorQuantizer.moved_arguments.values()) == sorted(option for option, _ in expected)
+
+    def rows(self, second: str) -> list[tuple[str, str]]:
+        """The first two columns of the table whose second column has this name."""
+        (table,) = re.findall(rf"^\| \w+ \| {second} \|.*\n\|---.*\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE)
+        return re.findall(r"^\| `(.+?)` \| `(.+?)` \| .+ \|$", table, flags=re.MULTILINE)

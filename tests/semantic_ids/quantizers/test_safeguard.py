@@ -110,7 +110,7 @@ def test_a_large_spectral_norm_is_clipped_at_both_ends(caplog: pytest.LogCapture
 
 
 def test_clipping_makes_kept_codewords_anew() -> None:
-    made = quantizer(refresh_every=1000)
+    made = quantizer(codebook={"refresh_every": 1000})
     kept = words(made)
     with torch.no_grad():
         made.codebooks[0].table.add_(1.0)

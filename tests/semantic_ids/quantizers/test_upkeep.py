@@ -225,13 +225,13 @@ class TestDeadCodes:
         ("dead_below", "moved"), [(0.0, [2]), (0.19, [2]), (0.21, [1, 2]), (0.99, [1, 2])]
     )
     def test_dead_below_is_a_share_of_the_even_usage(self, dead_below: float, moved: list[int]) -> None:
-        made = on_a_line([11, 1, 0, 8], dead_below=dead_below)  # evenly, each would have 5
+        made = on_a_line([11, 1, 0, 8], upkeep={"dead_below": dead_below})  # evenly, each would have 5
         assert made.replace_dead_codes(column(100, 101, 102, 103), generator()) == len(moved)
         assert [row for row, word in enumerate(words(made)[0].flatten()) if word >= 100] == moved
 
     @pytest.mark.parametrize("name", DRAWING_CODEWORDS)
     def test_what_counts_as_dead_is_no_source(self, name: str) -> None:
-        made = on_a_line([100] + [9] * 20, replacement=name, dead_below=0.8)
+        made = on_a_line([100] + [9] * 20, upkeep={"replacement": name, "dead_below": 0.8})
         assert made.replace_dead_codes(column(*range(5)), generator()) == 20
         assert words(made)[0].abs().max() < 1
 
@@ -249,7 +249,7 @@ class TestDeadCodes:
 
     @pytest.mark.parametrize("name", REPLACEMENTS)
     def test_replaced_codes_are_used_again(self, name: str) -> None:
-        made, z = quantizer((8,), replacement=name), normal(N, D)
+        made, z = quantizer((8,), upkeep={"replacement": name}), normal(N, D)
         place(made, 0, [1, 4], torch.full((2, D), 1e3))
         made(z)
         gone = dead(made)[0]
@@ -261,7 +261,7 @@ class TestDeadCodes:
 
 class TestReservoir:
     def test_replacements_draw_from_older_batches(self) -> None:
-        made = on_a_line([1] + [0] * 20, reservoir=12)
+        made = on_a_line([1] + [0] * 20, upkeep={"reservoir": 12})
         for batch in (column(1, 2, 3, 4), column(-1, -2, -3, -4)):
             made(batch)
         # Twelve are asked for of nine that came by; without a reservoir it would be the batch given alone.
@@ -269,14 +269,14 @@ class TestReservoir:
         assert sorted(words(made)[0][:10].flatten().tolist()) == [-4, -3, -2, -1, 0, 0, 1, 2, 3, 4]
 
     def test_the_oldest_are_forgotten(self) -> None:
-        made = on_a_line([1] + [0] * 20, reservoir=3)
+        made = on_a_line([1] + [0] * 20, upkeep={"reservoir": 3})
         for batch in (column(1, 2), column(3), column(4)):
             made(batch)
         assert made.replace_dead_codes(column(0.5), generator()) == 3
         assert sorted(words(made)[0][1:4].flatten().tolist()) == [2, 3, 4]
 
     def test_evaluation_adds_nothing(self) -> None:
-        made = on_a_line([1, 0, 0, 0], reservoir=9)
+        made = on_a_line([1, 0, 0, 0], upkeep={"reservoir": 9})
         made.eval()
         made(column(3))
         assert made.replace_dead_codes(column(3), generator()) == 1
@@ -290,7 +290,7 @@ class TestReservoir:
 
 @pytest.mark.parametrize("name", INITIALIZATIONS)
 def test_every_initialization_seeds_every_level_from_what_is_left(name: str) -> None:
-    made, z = quantizer((4, 3), initialization=name), normal(N, D)
+    made, z = quantizer((4, 3), upkeep={"initialization": name}), normal(N, D)
     made.seed(z, generator())
     drawn = generator()
     first = INITIALIZATIONS[name](z, 4, drawn)

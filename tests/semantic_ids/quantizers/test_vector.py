@@ -478,7 +478,7 @@ class TestUsage:
         assert [int(made.usage(level).sum()) for level in range(3)] == [0, 0, 0]
 
     def test_it_is_no_part_of_what_is_saved(self) -> None:
-        made = quantizer(reservoir=5)
+        made = quantizer(upkeep={"reservoir": 5})
         made(normal(N, D))
         assert not any("usage" in name or "recent" in name for name in made.state_dict())
 
@@ -598,7 +598,7 @@ def test_gradients_are_the_same_every_time() -> None:
 
 
 def test_frozen_tables_leave_the_transforms_to_the_optimizer() -> None:
-    made = quantizer(transform=LOW_RANK, frozen=True)
+    made = quantizer(transform=LOW_RANK, codebook={"frozen": True})
     quantized = made(normal(N, D))
     (quantized.latents.square().sum() + quantized.loss).backward()
     learned = {name for name, parameter in made.named_parameters() if parameter.grad is not None}
@@ -614,8 +614,20 @@ def test_frozen_tables_leave_the_transforms_to_the_optimizer() -> None:
         ({"learning": "emma"}, "no learning is called 'emma'. Did you mean 'ema'?"),
         ({"regularizers": ["usages"]}, "no regularizer is called 'usages'. Did you mean 'usage'?"),
         ({"composition": "multihead"}, "no composition is called 'multihead'. Did you mean 'multi-head'?"),
-        ({"initialization": "kmeans"}, "no initialization is called 'kmeans'. Did you mean 'k-means'?"),
-        ({"replacement": "latent"}, "no replacement is called 'latent'. Did you mean 'latents'?"),
+        (
+            {"upkeep": {"initialization": "kmeans"}},
+            "no initialization is called 'kmeans'. Did you mean 'k-means'?",
+        ),
+        ({"upkeep": {"replacement": "latent"}}, "no replacement is called 'latent'. Did you mean 'latents'?"),
+        ({"upkeep": {"resevoir": 5}}, "upkeep has no parameter 'resevoir'. Did you mean 'reservoir'?"),
+        (
+            {"codebook": {"normalise": True}},
+            "codebook has no parameter 'normalise'. Did you mean 'normalize'?",
+        ),
+        ({"codebook": {"transform": "linear"}}, "codebook has no parameter 'transform'. Known: frozen, norm"),
+        ({"codebook": {"spectral_clip": 0.5}}, "spectral_clip must be 0, for none, or at least 1, not 0.5"),
+        ({"codebook": "frozen"}, "codebook takes a mapping from names to values, not 'frozen'"),
+        ({"upkeep": ["reservoir"]}, "upkeep takes a mapping from names to values, not ['reservoir']"),
         (
             {"learning": {"name": "gradient", "comitment_weight": 1}},
             "learning 'gradient' has no parameter 'comitment_weight'. Did you mean 'commitment_weight'?",
@@ -627,9 +639,9 @@ def test_frozen_tables_leave_the_transforms_to_the_optimizer() -> None:
         ({"surrogate": "direct"}, "they go with the surrogate 'direct', and it with no other"),
         ({"assignment": "soft"}, "they go with the surrogate 'direct', and it with no other"),
         ({"learning": "end-to-end"}, "end-to-end learning needs a surrogate that gives codewords a gradient"),
-        ({"frozen": True, "learning": "ema"}, "a frozen table cannot be moved by averages"),
-        ({"dead_below": 5.0}, "dead_below is in [0, 1) and reservoir at least 0, not 5.0, 0"),
-        ({"reservoir": -1}, "dead_below is in [0, 1) and reservoir at least 0, not 0.0, -1"),
+        ({"codebook": {"frozen": True}, "learning": "ema"}, "a frozen table cannot be moved by averages"),
+        ({"upkeep": {"dead_below": 5.0}}, "dead_below is in [0, 1) and reservoir at least 0, not 5.0, 0"),
+        ({"upkeep": {"reservoir": -1}}, "dead_below is in [0, 1) and reservoir at least 0, not 0.0, -1"),
         ({"dim": 0}, "no quantizer has codebooks of (4,) codes in 0 dimensions"),
     ],
 )
@@ -665,7 +677,7 @@ def test_blocks_of_a_product_may_differ_by_a_coordinate() -> None:
 
 def test_averages_hold_under_a_spectral_clip() -> None:
     learning = {"name": "ema", "decay": 0.0}
-    made = quantizer(learning=learning, transform=LOW_RANK, spectral_clip=1.0)
+    made = quantizer(learning=learning, transform=LOW_RANK, codebook={"spectral_clip": 1.0})
     z = normal(N, D)
     codes = made(z).codes[:, 0]
     with torch.no_grad():

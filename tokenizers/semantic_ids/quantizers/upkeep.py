@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from semantic_ids.kmeans import kmeans
 from semantic_ids.nearest import nearest
+from semantic_ids.plugins import nearest_name
 
 Initialization = Callable[[Tensor, int, Generator], Tensor]
 """A function that returns the first codewords ``(K, D)``.
@@ -104,3 +106,50 @@ REPLACEMENTS: dict[str, Replacement] = {
     "used": _used,
 }
 """Replacements by the names that configurations use."""
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """The choices that decide where codewords start, which ones are dead, and where dead ones go.
+
+    Attributes:
+        initialization: Where codewords start, a name of ``INITIALIZATIONS``.
+        replacement: Where dead codes go, a name of ``REPLACEMENTS``.
+        dead_below: A code is dead if its usage is below this share of the usage that it would have if all
+            codes were used equally; in [0, 1). Unused codes are always dead.
+        reservoir: Number of recent latents from which replacements are drawn; 0 to use the last batch.
+
+    Raises:
+        ValueError: If a name is unknown or a number is out of range.
+
+    Example:
+        >>> Upkeep(replacement="high-error").initialization
+        'k-means'
+    """
+
+    initialization: str = "k-means"
+    replacement: str = "latents"
+    dead_below: float = 0.0
+    reservoir: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kind, known in (
+            (self.initialization, "initialization", list(INITIALIZATIONS)),
+            (self.replacement, "replacement", list(REPLACEMENTS)),
+        ):
+            if name not in known:
+                raise ValueError(f"no {kind} is called {name!r}. {nearest_name(name, known)}")
+        if not 0 <= self.dead_below < 1 or self.reservoir < 0:
+            raise ValueError(
+                f"dead_below is in [0, 1) and reservoir at least 0, not {self.dead_below}, {self.reservoir}"
+            )
+
+    @property
+    def initialize(self) -> Initialization:
+        """The function that returns the first codewords."""
+        return INITIALIZATIONS[self.initialization]
+
+    @property
+    def replace(self) -> Replacement:
+        """The function that returns new positions for dead codewords."""
+        return REPLACEMENTS[self.replacement]

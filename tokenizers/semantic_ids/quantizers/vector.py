@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semantic_ids.choices import Choice, build
+from semantic_ids.choices import Choice, build, check_arguments
 from semantic_ids.nearest import squared_distances
 from semantic_ids.plugins import nearest_name
 from semantic_ids.quality import perplexity
@@ -22,7 +23,7 @@ from semantic_ids.quantizers.quantizer import Quantized, Quantizer
 from semantic_ids.quantizers.regularizer import REGULARIZERS
 from semantic_ids.quantizers.residual import WHOLE, residual_decode, residual_encode
 from semantic_ids.quantizers.surrogate import SURROGATES, Direct
-from semantic_ids.quantizers.upkeep import INITIALIZATIONS, REPLACEMENTS
+from semantic_ids.quantizers.upkeep import Upkeep
 
 COMPOSITIONS = ("residual", "product", "multi-head")
 """The ways in which L levels share a latent; :class:`VectorQuantizer` describes them."""
@@ -54,20 +55,17 @@ class VectorQuantizer(Quantizer):
             gradients of the levels telescope. Noise of the surrogate adds up over the levels.
         learning: How codewords and latents approach each other, a choice of ``LEARNINGS``.
         regularizers: Optional losses, choices of ``REGULARIZERS``.
-        frozen: True to let the optimizer change only the transforms, not the tables (GRIT-VQ's protocol A).
-        normalize: True to give all codewords of a codebook the same length, see
-            :class:`~semantic_ids.quantizers.codebook.Codebook`.
-        spectral_clip: Bound on the transforms' singular values, 0 for none; see ``Codebook``.
-        refresh_every: Training calls between two computations of the codewords; see ``Codebook``.
-        initialization: Where codewords start, a name of ``INITIALIZATIONS``.
-        replacement: Where dead codes go, a name of ``REPLACEMENTS``.
-        dead_below: A code is dead if its usage is below this share of the usage that it would have if all
-            codes were used equally. Unused codes are always dead.
-        reservoir: Number of recent latents from which replacements are drawn; 0 to use the last batch.
+        codebook: Options of every :class:`~semantic_ids.quantizers.codebook.Codebook`: ``frozen``,
+            ``normalize``, ``spectral_clip`` and ``refresh_every``. None keeps their defaults.
+        upkeep: Fields of :class:`~semantic_ids.quantizers.upkeep.Upkeep`: ``initialization``,
+            ``replacement``, ``dead_below`` and ``reservoir``. None keeps their defaults.
+
+    Attributes:
+        moved_arguments: Former arguments and where their values go now, as ``group.option``.
 
     Raises:
-        ValueError: If a choice is unknown, if a size or a number is out of range, or if choices do not
-            fit each other.
+        ValueError: If a choice or an option is unknown, if a size or a number is out of range, or if
+            choices do not fit each other.
 
     Example:
         >>> quantizer = VectorQuantizer((16, 16, 16), dim=8, surrogate="grit", transform="low-rank")
@@ -75,6 +73,17 @@ class VectorQuantizer(Quantizer):
         >>> quantized.codes.shape, quantized.latents.shape
         (torch.Size([5, 3]), torch.Size([5, 8]))
     """
+
+    moved_arguments: ClassVar[Mapping[str, str]] = {
+        "frozen": "codebook.frozen",
+        "normalize": "codebook.normalize",
+        "spectral_clip": "codebook.spectral_clip",
+        "refresh_every": "codebook.refresh_every",
+        "initialization": "upkeep.initialization",
+        "replacement": "upkeep.replacement",
+        "dead_below": "upkeep.dead_below",
+        "reservoir": "upkeep.reservoir",
+    }
 
     def __init__(
         self,
@@ -88,34 +97,22 @@ class VectorQuantizer(Quantizer):
         per_level: bool = False,
         learning: Choice = "gradient",
         regularizers: Sequence[Choice] = (),
-        frozen: bool = False,
-        normalize: bool = False,
-        spectral_clip: float = 0.0,
-        refresh_every: int = 1,
-        initialization: str = "k-means",
-        replacement: str = "latents",
-        dead_below: float = 0.0,
-        reservoir: int = 0,
+        codebook: Mapping[str, Any] | None = None,
+        upkeep: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        for name, kind, known in (
-            (composition, "composition", COMPOSITIONS),
-            (initialization, "initialization", INITIALIZATIONS),
-            (replacement, "replacement", REPLACEMENTS),
-        ):
-            if name not in known:
-                raise ValueError(f"no {kind} is called {name!r}. {nearest_name(name, list(known))}")
+        if composition not in COMPOSITIONS:
+            suggestion = nearest_name(composition, list(COMPOSITIONS))
+            raise ValueError(f"no composition is called {composition!r}. {suggestion}")
+        codebook_options, upkeep = codebook or {}, upkeep or {}
+        check_arguments("codebook", Codebook, codebook_options, ("size", "dim", "transform"))
+        check_arguments("upkeep", Upkeep, upkeep)
+        self.upkeep = Upkeep(**upkeep)
         if not codebook_sizes or min(*codebook_sizes, dim) < 1:
             raise ValueError(
                 f"no quantizer has codebooks of {tuple(codebook_sizes)} codes in {dim} dimensions"
             )
-        if not 0 <= dead_below < 1 or reservoir < 0:
-            raise ValueError(
-                f"dead_below is in [0, 1) and reservoir at least 0, not {dead_below}, {reservoir}"
-            )
         self.codebook_sizes, self.dim, self.per_level = tuple(codebook_sizes), dim, per_level
-        self.initialize, self.replace = INITIALIZATIONS[initialization], REPLACEMENTS[replacement]
-        self.dead_below = dead_below
         levels = len(self.codebook_sizes)
         if composition == "multi-head" and len(set(self.codebook_sizes)) > 1:
             raise ValueError(f"the heads share a codebook, so sizes must agree, not be {self.codebook_sizes}")
@@ -132,16 +129,11 @@ class VectorQuantizer(Quantizer):
             build("learning", LEARNINGS, learning, size=size, dim=width)
             for size, width in zip(sizes, widths, strict=False)
         )
+        # An optimizer must not change tables that moving averages set.
+        frozen = codebook_options.get("frozen", False)
+        table_fixed = frozen or not self.learnings[0].by_gradient
         self.codebooks = nn.ModuleList(
-            Codebook(
-                size,
-                width,
-                transform,
-                frozen=frozen or not self.learnings[0].by_gradient,
-                normalize=normalize,
-                spectral_clip=spectral_clip,
-                refresh_every=refresh_every,
-            )
+            Codebook(size, width, transform, **{**codebook_options, "frozen": table_fixed})
             for size, width in zip(sizes, widths, strict=False)
         )
         self.assignments = nn.ModuleList(build("assignment", ASSIGNMENTS, assignment) for _ in sizes)
@@ -153,10 +145,10 @@ class VectorQuantizer(Quantizer):
         for index, size in enumerate(sizes):
             self.register_buffer(f"usage_{index}", torch.zeros(size, dtype=torch.int64), persistent=False)
         # Not a buffer: each rank keeps its own latents, and DistributedDataParallel would overwrite them.
-        self.recent, self.reservoir = torch.zeros(0, dim), reservoir
+        self.recent = torch.zeros(0, dim)
         self.register_state_dict_pre_hook(lambda module, *_: module.settle())
-        for codebook, rule in zip(self.codebooks, self.learnings, strict=True):
-            rule.forget(codebook, torch.arange(codebook.size))
+        for rule, module in zip(self.learnings, self.codebooks, strict=True):
+            rule.forget(module, torch.arange(module.size))
 
     def _check_gradients(self, frozen: bool) -> None:
         """Raise a :class:`ValueError` if latents or codewords could not learn under these choices."""
@@ -222,8 +214,8 @@ class VectorQuantizer(Quantizer):
         for index, levels in self._levels_by_codebook():
             points = torch.cat([points_by_level[level] for level in levels])
             self._observe(index, points, torch.cat([codes_by_level[level] for level in levels]))
-        if self.reservoir:
-            self.recent = torch.cat([self.recent.to(z), z.detach()])[-self.reservoir :]
+        if self.upkeep.reservoir:
+            self.recent = torch.cat([self.recent.to(z), z.detach()])[-self.upkeep.reservoir :]
         latents = total if self.per_level else self.surrogate(z, total)
         return torch.stack(codes_by_level, dim=1), latents, loss
 
@@ -340,7 +332,9 @@ class VectorQuantizer(Quantizer):
             codebook = self.codebooks[index]
             points = torch.cat([residual[:, self.blocks[level]] for level in levels])
             every_row = torch.arange(codebook.size, device=z.device)
-            self._place(index, every_row, from_first(self.initialize(points, codebook.size, generator)))
+            self._place(
+                index, every_row, from_first(self.upkeep.initialize(points, codebook.size, generator))
+            )
             self.assignments[index].seed(points, codebook.codewords())
             self._subtract_chosen(residual, index, levels)
 
@@ -348,22 +342,26 @@ class VectorQuantizer(Quantizer):
     def replace_dead_codes(self, z: Tensor, generator: torch.Generator) -> int:
         """Move dead codewords to places near the latents, and return how many were moved.
 
-        A codeword is dead if it was used too little since usage was last cleared, see ``dead_below``.
+        A codeword is dead if it was used too little since usage was last cleared, see
+        :attr:`Upkeep.dead_below <semantic_ids.quantizers.upkeep.Upkeep.dead_below>`.
 
         Args:
             z: Latents of this rank ``(..., D)``; ignored if there is a reservoir of recent latents.
             generator: Random generator on the CPU; the only source of randomness.
         """
         self.settle()
-        latents = self.recent.to(z.device) if self.reservoir else z
+        latents = self.recent.to(z.device) if self.upkeep.reservoir else z
         residual, replaced = all_rows(self._flattened(latents)).clone(), 0
         for index, levels in self._levels_by_codebook():
             codebook, usage = self.codebooks[index], self.usage(index)
-            dead = (usage < max(1.0, self.dead_below * float(usage.sum()) / len(usage))).nonzero().flatten()
+            even_usage = float(usage.sum()) / len(usage)
+            dead = (usage < max(1.0, self.upkeep.dead_below * even_usage)).nonzero().flatten()
             if 0 < len(dead) < len(usage):
                 points = torch.cat([residual[:, self.blocks[level]] for level in levels])
                 alive = usage.index_fill(0, dead, 0)  # dead codes that were used a little are no sources
-                targets = from_first(self.replace(points, codebook.codewords(), alive, len(dead), generator))
+                targets = from_first(
+                    self.upkeep.replace(points, codebook.codewords(), alive, len(dead), generator)
+                )
                 self._place(index, dead[: len(targets)], targets)
                 replaced += len(targets)
             self._subtract_chosen(residual, index, levels)
