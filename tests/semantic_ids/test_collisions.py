@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,8 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from semantic_ids.collisions import sinkhorn, with_digit
 from semantic_ids.fitted import RandomHyperplanes, ResidualKMeans
 from semantic_ids.ids import SemanticIds
-
-Doubles = npt.NDArray[np.float64]
+from semantic_ids.types import Doubles
 
 
 def dealt(codes: list[list[int]], sizes: tuple[int, ...], cost: Doubles) -> SemanticIds:

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from semantic_ids.ids import Ints, SemanticIds
+from semantic_ids.ids import SemanticIds
+from semantic_ids.types import Doubles, Ints
 
 Collisions = Literal["shared", "digit", "sinkhorn"]
 """Treatment of items with equal codes.
@@ -16,8 +17,6 @@ Collisions = Literal["shared", "digit", "sinkhorn"]
 ``shared``: the items of a leaf share their score. ``digit``: see :func:`with_digit`. ``sinkhorn``: see
 :func:`sinkhorn`.
 """
-
-Doubles = npt.NDArray[np.float64]
 
 _MAX_ROUNDS = 4
 _ENTROPY_WEIGHTS = np.geomspace(0.1, 1e-5, 100)

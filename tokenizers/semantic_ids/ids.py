@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+from semantic_ids.files import atomic_write
+from semantic_ids.types import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,16 +216,13 @@ class SemanticIds:
     def save(self, folder: str | Path) -> None:
         """Write ``semantic_ids.safetensors``, then ``semantic_ids.json``, into ``folder``.
 
-        Each file is written under another name and then renamed, so a file is never incomplete.
+        Neither file is ever incomplete, see :func:`semantic_ids.files.atomic_write`.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "partial"
-        save_file({"codes": np.ascontiguousarray(self.codes)}, partial)
-        partial.rename(folder / "semantic_ids.safetensors")
+        with atomic_write(Path(folder, "semantic_ids.safetensors")) as partial:
+            save_file({"codes": np.ascontiguousarray(self.codes)}, partial)
         description = {"codebook_sizes": self.codebook_sizes, "generations": self.generations}
-        partial.write_text(json.dumps(description) + "\n")
-        partial.rename(folder / "semantic_ids.json")
+        with atomic_write(Path(folder, "semantic_ids.json")) as partial:
+            partial.write_text(json.dumps(description) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semantic_ids.ids import Floats, Ints, SemanticIds
+from semantic_ids.ids import SemanticIds
+from semantic_ids.types import Floats, Ints
 
 _SHUFFLES = 20
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recsys.decoding.beam_search import beam_of, beam_search
+from recsys.decoding.beam_search import beam_search, search_encoded
 from recsys.decoding.trie import Trie
 from recsys.models.t5 import PAD, T5, T5Config
-from semantic_ids.ids import Ints
+from semantic_ids.types import Ints
 
 CATALOGUES = {
     "three uneven levels": ((4, 9, 3), 60),
@@ -130,11 +130,11 @@ def test_every_query_gets_as_many_distinct_leaves_as_there_are(width: int) -> No
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8, 30, 60])
 @torch.no_grad()
-def test_tells_the_best_of_what_it_left_out(width: int) -> None:
+def test_returns_the_best_score_of_what_it_dropped(width: int) -> None:
     sizes = (4, 9, 3)
     model, leaves, sources = make(sizes, 60, 2)
     trie = Trie.build(leaves, sizes)
-    _, lost = beam_of(model, trie, model.encode(sources), width)
+    _, best_dropped = search_encoded(model, trie, model.encode(sources), width)
     expected = torch.full((3,), -math.inf, dtype=torch.float64)
     kept = [{()} for _ in sources]
     for level in (1, 2):
@@ -146,7 +146,7 @@ def test_tells_the_best_of_what_it_left_out(width: int) -> None:
             kept[row] = {tuple(prefixes[i].tolist()) for i in open_[:width]}
             if open_[width:]:
                 expected[row] = expected[row].maximum(scores[row, open_[width]])
-    torch.testing.assert_close(lost, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(best_dropped, expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("over_catalogue", [False, True])

@@ -18,7 +18,7 @@ from recsys.decoding.beam_search import beam_search
 from recsys.decoding.exact_search import exact_search
 from recsys.decoding.trie import Trie
 from recsys.models.t5 import PAD, T5, T5Config
-from semantic_ids.ids import Ints
+from semantic_ids.types import Ints
 
 
 def make(
