@@ -1,4 +1,4 @@
-"""Item embeddings → semantic IDs: residual GRIT-VQ and the tokenizers it is compared with."""
+"""Turn item embeddings into semantic IDs: residual GRIT-VQ and the tokenizers it is compared with."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -126,10 +126,10 @@ class Persistent:
         """
         path = cls.moved.get(description["class"], description["class"])
         module, _, name = path.partition(":")
-        found = getattr(importlib.import_module(module), name)
-        if not (isinstance(found, type) and issubclass(found, cls)):
+        saved_class = getattr(importlib.import_module(module), name)
+        if not (isinstance(saved_class, type) and issubclass(saved_class, cls)):
             raise ValueError(f"{source} holds a {path}, which is no {cls.__name__}")
-        fitted = found(**found.upgraded(description["params"]))
+        fitted = saved_class(**saved_class.upgraded(description["params"]))
         fitted.restore(state, description["facts"])
         return fitted
 

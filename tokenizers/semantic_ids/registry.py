@@ -10,9 +10,9 @@ from semantic_ids.recipes import RECIPES, Recipe
 from semantic_ids.tokenizer import Tokenizer
 
 
-def _as_recipe(found: Any) -> Recipe:
+def _as_recipe(plug_in: Any) -> Recipe:
     """Return the recipe of a plug-in's class: the class with its own defaults."""
-    tokenizer = subclass_of(Tokenizer)(found)  # type: ignore[type-abstract]
+    tokenizer = subclass_of(Tokenizer)(plug_in)  # type: ignore[type-abstract]
     return Recipe(tokenizer, first_line(tokenizer), f"{tokenizer.__module__}:{tokenizer.__qualname__}")
 
 

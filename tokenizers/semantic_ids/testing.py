@@ -81,12 +81,12 @@ def codes_depend_on_the_row_alone(make: Make) -> None:
     """Check that an item gets the same codes again, in another order, and in a batch of its own."""
     tokenizer, x = _fitted(make), _embeddings()
     codes = tokenizer.encode(x)
-    asked = {
+    codes_again = {
         "the second time": tokenizer.encode(x),
         "in another order": tokenizer.encode(x.flip(0)).flip(0),
         "when asked alone": torch.cat([tokenizer.encode(row) for row in x.split(1)]),
     }
-    for when, again in asked.items():
+    for when, again in codes_again.items():
         expect(torch.equal(again, codes), f"encode gave an item other codes {when}; {_ALONE}")
 
 
@@ -154,9 +154,7 @@ def arguments_are_kept(make: Make) -> None:
     params = make().params()
     again = type(make())(**json.loads(json.dumps(params))).params()
     wrong = f"arguments {params} came back as {again} through JSON"
-    expect(
-        again == params, f"{wrong}; keep each as it is given in an attribute of its name, as a JSON value"
-    )
+    expect(again == params, f"{wrong}; keep each as it is given in an attribute of its name, as a JSON value")
 
 
 def a_loaded_tokenizer_is_the_same(make: Make) -> None:
@@ -202,7 +200,7 @@ def decode_gives_embeddings(make: Make) -> None:
 
 
 def last_level_distances_depend_on_the_row_alone(make: Make) -> None:
-    """Check that ``last_level_distances``, if there is one, gives ``(N, K_L)`` finite float64, none negative."""
+    """Check that ``last_level_distances``, if there is one, gives ``(N, K_L)`` finite float64 ≥ 0."""
     # The nearest codeword need not be the last code: an assignment may follow another rule, such as angles.
     tokenizer, x = _fitted(make), _embeddings()
     measure, size = tokenizer.last_level_distances, tokenizer.codebook_sizes[-1]
@@ -270,19 +268,21 @@ _KEEP = "keep all that encode uses in attributes of self, without _ before their
 
 
 def _embeddings(width: int = 16, seed: int = 0) -> Tensor:
+    """Return random embeddings of 60 items, ``(60, width)``."""
     return torch.randn(60, width, generator=torch.Generator().manual_seed(seed))
 
 
 def _fitted(make: Make, x: Tensor | None = None) -> Tokenizer:
+    """Return a tokenizer fitted to ``x`` ``(N, D)``, by default to random embeddings."""
     tokenizer = make()
     tokenizer.fit(_embeddings() if x is None else x, seed=3)
     return tokenizer
 
 
 def _expect_refusal(call: Callable[[Tensor], object], x: Tensor, otherwise: str) -> None:
+    """Raise an AssertionError that begins with ``otherwise`` unless ``call(x)`` raises a ValueError."""
     try:
         call(x)
     except ValueError:
         return
     raise AssertionError(f"{otherwise}; derive the class that defines it from Tokenizer, which checks")
-

@@ -77,12 +77,12 @@ class Assignment(nn.Module):
 
 
 class SpaceFilling(Assignment):
-    """The space-filling curve of SF-DiVeQ (eq. 11), which quantizes to points between codewords.
+    """A space-filling curve through the codewords; points on it replace the codewords (DiVeQ, eq. 11).
 
     In training every batch draws one random point on each segment from codeword j to codeword j + 1.
     Each input is quantized to the nearest of these K − 1 points. Both ends of the segment share the
     gradient, so no codeword can go unused. At inference the nearest codeword is chosen, because an ID
-    needs a code.
+    needs a code. Together with the surrogate ``diveq`` on every level it is SF-DiVeQ (eq. 12).
     """
 
     def forward(self, points: Tensor, codewords: Tensor) -> Assigned:
