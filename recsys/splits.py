@@ -1,4 +1,8 @@
-"""From a corpus to examples: the next item of each user's sequence, or what was asked and what answers it."""
+"""Turn a corpus into examples for training, validation and test, and keep them in files.
+
+In next-item recommendation the examples come from the users' sequences by :func:`leave_one_out`. In search
+the corpus itself assigns each query to a split and lists the items that answer it.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sequences:
-    """What each user took, oldest first.
+    """The items that each user interacted with, oldest first.
 
     Attributes:
         user_ids: ``(U,)`` unicode, sorted and unique.
-        items: ``U`` rows of item rows.
+        items: U rows of item rows, one for each user.
 
     Raises:
-        ValueError: users and rows are not equally many, or users not sorted and unique.
+        ValueError: If the numbers of users and of rows differ, or if the users are not sorted and unique.
     """
 
     user_ids: npt.NDArray[np.str_]
@@ -46,7 +50,13 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Split:
-    """Examples to learn from, to choose by, and to report on."""
+    """The three sets of examples of a benchmark.
+
+    Attributes:
+        train: Examples to learn from.
+        valid: Examples to choose settings by, such as the best step of a training or weights of an ensemble.
+        test: Examples to report scores on.
+    """
 
     train: Examples
     valid: Examples
@@ -54,7 +64,7 @@ class Split:
 
 
 def sequences_of(corpus: Corpus) -> Sequences:
-    """Every user's item rows; a row is the place of an item in ``corpus.items``."""
+    """Return every user's sequence; an item is represented by its row in ``corpus.items``."""
     items = corpus.interactions["item_id"].to_physical()
     users = corpus.interactions["user_id"].rle().struct.unnest()
     return Sequences(
@@ -64,11 +74,18 @@ def sequences_of(corpus: Corpus) -> Sequences:
 
 
 def write_split(corpus: Corpus, folder: str | Path) -> None:
-    """Write all that :func:`read_split` needs: ``sequences.parquet``, and what search has beside it.
+    """Write the files that :func:`read_split` reads.
 
-    That is ``queries.parquet``: for each query ``query_id``, ``split``, the row of its ``text``, where its
-    history begins and ends (``start``, ``stop``) among the items of all sequences (-1 if nobody is known to
-    ask), ``targets`` (item rows) and ``gains``; and ``query_texts.parquet``, each text once.
+    ``sequences.parquet`` is always written. A search corpus (one with queries and judgements) adds two files:
+
+    - ``query_texts.parquet`` holds each distinct text once.
+    - ``queries.parquet`` holds one row per query: ``query_id``, ``split``, ``text`` (row of its text),
+      ``start`` and ``stop`` (where its history begins and ends among the items of all sequences; both -1 if
+      its user is unknown), ``targets`` (item rows) and ``gains``.
+
+    Args:
+        corpus: The corpus.
+        folder: Folder for the files.
     """
     folder = Path(folder)
     sequences = sequences_of(corpus)
@@ -81,7 +98,7 @@ def write_split(corpus: Corpus, folder: str | Path) -> None:
     lengths = answers.struct.field("len").to_numpy()
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     rows = corpus.judgements["item_id"].cast(corpus.interactions.schema["item_id"]).to_physical()
-    starts = _starts_of(corpus.queries["user_id"], sequences)
+    starts = _sequence_starts(corpus.queries["user_id"], sequences)
     table = pa.table(
         {
             "query_id": corpus.queries["query_id"].to_arrow(),
@@ -97,14 +114,17 @@ def write_split(corpus: Corpus, folder: str | Path) -> None:
 
 
 def read_split(folder: str | Path, query_vectors: Floats | None = None) -> Split:
-    """The examples of what :func:`write_split` wrote.
+    """Read the files that :func:`write_split` wrote.
+
+    Without ``queries.parquet`` the sequences are split by :func:`leave_one_out`.
 
     Args:
-        folder: where it did.
-        query_vectors: embeddings of the texts in ``query_texts.parquet``; needed where there is one.
+        folder: Folder with the files.
+        query_vectors: ``(T, D)`` float32, embeddings of the texts in ``query_texts.parquet``; needed if that
+            file exists.
 
     Raises:
-        ValueError: a file holds something else, or the embeddings are not those of the texts.
+        ValueError: If a file holds something else, or if there is not one embedding per text.
     """
     folder = Path(folder)
     sequences = read_sequences(folder / "sequences.parquet")
@@ -112,16 +132,17 @@ def read_split(folder: str | Path, query_vectors: Floats | None = None) -> Split
         return leave_one_out(sequences)
     words = read_texts(folder / "query_texts.parquet")
     if query_vectors is None or len(query_vectors) != len(words):
-        found = "none" if query_vectors is None else len(query_vectors)
-        raise ValueError(f"{folder} holds {len(words)} texts of queries, but there are {found} embeddings")
+        count = "none" if query_vectors is None else len(query_vectors)
+        raise ValueError(f"{folder} holds {len(words)} texts of queries, but there are {count} embeddings")
     texts = QueryTexts(words, query_vectors)
     table = pq.ParquetFile(folder / "queries.parquet").read().combine_chunks()
     values = sequences.items.flat()
     splits = table["split"].to_numpy()
-    return Split(**{name: _asked(table.filter(splits == name), values, texts) for name in SPLITS})
+    return Split(**{name: _search_examples(table.filter(splits == name), values, texts) for name in SPLITS})
 
 
-def _asked(table: pa.Table, values: Ints, texts: QueryTexts) -> Examples:
+def _search_examples(table: pa.Table, values: Ints, texts: QueryTexts) -> Examples:
+    """Return the examples in rows of ``queries.parquet``; ``values`` are the items of all sequences."""
     targets, gains = (table[name].combine_chunks() for name in ("targets", "gains"))
     return Examples(
         query_ids=np.array(table["query_id"].to_pylist(), dtype=np.str_),
@@ -136,30 +157,30 @@ def _asked(table: pa.Table, values: Ints, texts: QueryTexts) -> Examples:
 
 
 def _copied(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Arrow's own memory is read-only, which PyTorch takes for a mistake."""
+    """Copy a column into writable memory; PyTorch warns about Arrow's own, which is read-only."""
     return np.array(column.to_numpy())
 
 
 def _rows_in(values: pl.Series, distinct: pl.Series) -> Ints:
-    """``(Q,)``: where each value stands among the distinct ones."""
+    """Return the row of each value among the distinct ones, ``(Q,)`` int64."""
     rows = values.to_frame("value").join(
         distinct.to_frame("value").with_row_index("row"), on="value", how="left", maintain_order="left"
     )
     return rows["row"].to_numpy().astype(np.int64)
 
 
-def _starts_of(users: pl.Series, sequences: Sequences) -> Ints:
-    """``(Q,)``: where the sequence of each user begins among the items of all; -1 for an unknown one."""
+def _sequence_starts(users: pl.Series, sequences: Sequences) -> Ints:
+    """Return where each user's sequence begins among the items of all, ``(Q,)``; -1 for unknown users."""
     names = users.to_numpy().astype(np.str_)
-    place = np.searchsorted(sequences.user_ids, names).clip(max=max(0, len(sequences.user_ids) - 1))
+    rows = np.searchsorted(sequences.user_ids, names).clip(max=max(0, len(sequences.user_ids) - 1))
     if len(sequences.user_ids) == 0:
         return np.full(len(names), -1)
     starts = np.cumsum(sequences.items.lengths) - sequences.items.lengths
-    return np.where(sequences.user_ids[place] == names, starts[place], -1)
+    return np.where(sequences.user_ids[rows] == names, starts[rows], -1)
 
 
 def write_sequences(sequences: Sequences, path: str | Path) -> None:
-    """Write a parquet file of ``user_id`` (string) and ``items`` (list of int64), a row a user."""
+    """Write a parquet file with one row per user: ``user_id`` (string) and ``items`` (list of int64)."""
     path = Path(path)
     lengths = sequences.items.lengths
     items = pa.LargeListArray.from_arrays(np.concatenate([[0], np.cumsum(lengths)]), sequences.items.flat())
@@ -168,15 +189,16 @@ def write_sequences(sequences: Sequences, path: str | Path) -> None:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
+    """Write a parquet file that is never incomplete under its name."""
     with atomic_write(path) as partial:
         pq.write_table(table, partial)
 
 
 def read_sequences(path: str | Path) -> Sequences:
-    """Read what :func:`write_sequences` wrote.
+    """Read the sequences that :func:`write_sequences` wrote.
 
     Raises:
-        ValueError: the file holds something else; the message names it.
+        ValueError: If the file holds something else. The message names the file.
     """
     try:
         table = pq.ParquetFile(path).read(columns=["user_id", "items"]).combine_chunks()
@@ -189,22 +211,27 @@ def read_sequences(path: str | Path) -> Sequences:
     except (pa.ArrowInvalid, KeyError, AttributeError) as error:
         raise ValueError(f"{path} does not hold sequences ({error})") from error
     del table, items, lengths, values
-    pa.default_memory_pool().release_unused()  # else Arrow keeps 1.5 GB of 50 million interactions
+    pa.default_memory_pool().release_unused()  # otherwise Arrow keeps 1.5 GB for 50 million interactions
     return sequences
 
 
 def leave_one_out(sequences: Sequences) -> Split:
-    """Test on each user's last item, choose by the one before it, learn from the rest.
+    """Split sequences by leave-one-out: test on each user's last item, validate on the one before it.
 
-    Of a sequence ``i_1 … i_n`` with ``n >= 3``:
+    A sequence ``i_1 … i_n`` with ``n ≥ 3`` gives these examples (history → target):
 
-    - test is ``i_1 … i_{n-1} → i_n``;
-    - valid is ``i_1 … i_{n-2} → i_{n-1}``;
-    - train is every ``i_1 … i_j → i_{j+1}`` for ``j = 1 … n-3``: each item but the first, inside
-      the sequence without its last two, given all before it. There is none where ``n = 3``.
+    - test: ``i_1 … i_{n-1} → i_n``;
+    - valid: ``i_1 … i_{n-2} → i_{n-1}``;
+    - train: ``i_1 … i_j → i_{j+1}`` for every ``j = 1 … n-3``, so none if ``n = 3``.
 
-    Users with fewer than three items give no example at all. Histories are whole: a retriever
-    shortens them. They share the values of ``sequences``; gains are 1.
+    Users with fewer than three items give no examples. Histories are not truncated, because each retriever
+    decides how much of them it reads. They share the values of ``sequences``. All gains are 1.
+
+    Example:
+        >>> sequences = Sequences(np.array(["u1"]), Ragged.from_rows([[7, 3, 8, 5]]))
+        >>> split = leave_one_out(sequences)
+        >>> [(part.history[0].tolist(), part.targets[0].tolist()) for part in (split.train, split.test)]
+        [([7], [3]), ([7, 3, 8], [5])]
     """
     users = np.flatnonzero(sequences.items.lengths >= 3)
     names = sequences.user_ids[users]
@@ -220,11 +247,20 @@ def leave_one_out(sequences: Sequences) -> Split:
     )
 
 
-def _next_items(sequences: Sequences, starts: Ints, targets: Ints, names: npt.NDArray[np.str_]) -> Examples:
-    """For each place in ``targets``, what stands before it from the start beside it on → it."""
+def _next_items(
+    sequences: Sequences, starts: Ints, targets: Ints, query_ids: npt.NDArray[np.str_]
+) -> Examples:
+    """Return examples whose target is one item and whose history is the items before it.
+
+    Args:
+        sequences: Sequences whose values the examples share.
+        starts: ``(E,)`` index in the values where the history of each example begins.
+        targets: ``(E,)`` index in the values of each example's target; its history ends just before it.
+        query_ids: Ids of the queries.
+    """
     values = sequences.items.values
     return Examples(
-        query_ids=names,
+        query_ids=query_ids,
         history=Ragged(values, starts, targets),
         targets=Ragged(values, targets, targets + 1),
         gains=np.ones(len(targets), dtype=np.float32),

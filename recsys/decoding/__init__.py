@@ -1,1 +1,1 @@
-"""Search for the likeliest semantic IDs of a catalogue, by beam or exactly."""
+"""Search for the most likely semantic IDs of a catalogue, by beam search or exactly."""

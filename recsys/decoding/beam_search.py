@@ -1,4 +1,4 @@
-"""Beam search over the catalogue's semantic IDs, for all queries and beams at once."""
+"""Beam search over the semantic IDs of a catalogue, for all queries and beams at once."""
 
 from __future__ import annotations
 
@@ -16,60 +16,69 @@ from recsys.models.t5 import PAD, T5, Memory, Steps
 
 @torch.no_grad()
 def beam_search(model: T5, trie: Trie, sources: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The leaves that a model finds likeliest, by beam search of the given width.
+    """Return the leaves that a beam search of the given width finds most likely.
 
-    A leaf scores ``Σ_l log p(code_l | source, codes before)``, the model's own log-probability, which never
-    rises along a path. Each level's softmax runs over all K_l codes: those that lead nowhere are left out
-    but *not* renormalised over. With a model :attr:`over_catalogue <recsys.models.t5.T5>` it runs over those
-    that lead somewhere.
+    The score of a leaf is ``Σ_l log p(code_l | source, earlier codes)``, the model's own log-probability. It
+    never rises along a path. The softmax of a level runs over all K_l codes: codes that lead to no item are
+    never chosen, but they keep their share of the probability. If the model is
+    :attr:`over_catalogue <recsys.models.t5.T5>`, the softmax runs only over codes that lead to an item.
 
-    The search is deterministic; equal scores go to the smaller node index. It is exact where the width is
-    the number of leaves, otherwise a path whose prefix falls out of the beam is lost
-    (:func:`recsys.decoding.exact_search.exact_search` brings it back). Every query gets exactly ``min(width, leaves)``
-    leaves, none twice.
+    The search is deterministic: among equal scores the smaller node wins. It is exact if the width is at
+    least the number of leaves. Otherwise it loses leaves whose prefix falls out of the beam;
+    :func:`recsys.decoding.exact_search.exact_search` finds them. Every query gets exactly
+    ``min(width, leaves)`` distinct leaves.
 
     Args:
-        model: in eval mode, of any floating type.
-        trie: the catalogue.
+        model: The model, in eval mode, of any floating-point type.
+        trie: The catalogue.
         sources: ``(Q, S)`` int64 tokens for :meth:`T5.encode <recsys.models.t5.T5.encode>`.
-        width: prefixes kept at each level.
+        width: Number of prefixes kept at each level.
 
     Returns:
-        Leaves ``(Q, width)`` int64, best first, and their scores, float32 or the model's type if that
-        is wider; ``-1`` and ``-inf`` behind the last where the catalogue has fewer leaves than the width.
+        Leaves ``(Q, width)`` int64, best first, and their scores ``(Q, width)`` in float32, or in the
+        model's type if that is wider. Where the catalogue has fewer leaves than the width, both are filled
+        up with ``-1`` and ``-inf``.
     """
-    return beam_of(model, trie, model.encode(sources), width)[0].ranked(width)
+    return search_encoded(model, trie, model.encode(sources), width)[0].ranked(width)
 
 
-def beam_of(model: T5, trie: Trie, memory: Memory, width: int) -> tuple[Prefixes, Tensor]:
-    """The search itself, on sources that are already read.
+def search_encoded(model: T5, trie: Trie, memory: Memory, width: int) -> tuple[Prefixes, Tensor]:
+    """Run the beam search on sources that are already encoded.
+
+    Args:
+        model: The model, in eval mode.
+        trie: The catalogue.
+        memory: The encoded sources of Q queries.
+        width: Number of prefixes kept at each level.
 
     Returns:
-        The ``min(width, leaves)`` leaves of each query, and ``(Q,)`` the best score among the prefixes
-        that were left out above the last level, -∞ where none was: no leaf that is missing, but for
-        those that had to give way to better *leaves*, scores more.
+        The ``min(width, leaves)`` leaves of each query; and ``(Q,)`` the best score among all prefixes that
+        were dropped above the last level, -∞ if none was. Every leaf below a dropped prefix scores at most
+        that. Leaves dropped at the last level itself are not counted, because the kept leaves score at
+        least as much as they do.
     """
     prefixes = Prefixes.roots(memory)
-    everyone = torch.arange(len(memory.bias), device=memory.bias.device)
-    lost = prefixes.scores[:, 0] - math.inf
+    queries = torch.arange(len(memory.bias), device=memory.bias.device)
+    best_dropped = prefixes.scores[:, 0] - math.inf
     for level, codes in enumerate(trie.last_codes):
-        # Every prefix leads somewhere, so there are at least so many longer ones.
-        prefixes, dropped = prefixes.longer(model, trie, memory).best(everyone, min(width, len(codes)))
+        # Every prefix has an extension, so there are at least min(width, nodes of the level) of them.
+        extensions = prefixes.extensions(model, trie, memory)
+        prefixes, dropped = extensions.best(queries, min(width, len(codes)))
         if level < len(model.blocks) - 1:
-            lost = lost.maximum(dropped)
-    return prefixes, lost
+            best_dropped = best_dropped.maximum(dropped)
+    return prefixes, best_dropped
 
 
 @dataclass(frozen=True)
 class Prefixes:
-    """Equally long prefixes of IDs, equally many for each of Q queries.
+    """B prefixes of semantic IDs for each of Q queries, all of the same length.
 
     Attributes:
-        length: in codes.
-        nodes: ``(Q, B)`` int64, those ≥ 0 rising along a row; -1 where there is no prefix.
+        length: Number of codes in each prefix.
+        nodes: ``(Q, B)`` int64, nodes of the trie; those ≥ 0 rise along a row, -1 means no prefix.
         scores: ``(Q, B)`` log-probabilities; -∞ where there is no prefix.
-        past: for each layer keys and values of what comes before the last code.
-        origins: ``(Q, B)`` int64, of each prefix its row in ``past``.
+        past: For each decoder layer the keys and values of the tokens before the last code.
+        origins: ``(Q, B)`` int64, the row of each prefix in ``past``.
     """
 
     length: int
@@ -80,14 +89,14 @@ class Prefixes:
 
     @classmethod
     def roots(cls, memory: Memory) -> Self:
-        """The empty prefix of each query."""
+        """Return the empty prefix for each query."""
         nodes = torch.zeros(len(memory.bias), 1, dtype=torch.int64, device=memory.bias.device)
-        # In bfloat16 a sum of log-probabilities would lose the differences that rank leaves.
+        # At least float32: sums of log-probabilities in bfloat16 would lose the differences that rank leaves.
         scores = torch.zeros_like(nodes, dtype=torch.promote_types(memory.bias.dtype, torch.float32))
         return cls(0, nodes, scores, [], nodes)
 
-    def longer(self, model: T5, trie: Trie, memory: Memory) -> Extensions:
-        """All prefixes of the catalogue that go on from these by one code."""
+    def extensions(self, model: T5, trie: Trie, memory: Memory) -> Extensions:
+        """Return all prefixes of the catalogue that are one code longer than these."""
         queries, beams = self.nodes.shape
         level = self.length
         if level == 0:
@@ -107,7 +116,7 @@ class Prefixes:
         return Extensions(level + 1, nodes, scores.masked_fill(nodes < 0, -math.inf), past)
 
     def ranked(self, width: int) -> tuple[Tensor, Tensor]:
-        """Nodes and scores ``(Q, width)``, best first; -1 and -∞ behind the last."""
+        """Return nodes and scores ``(Q, width)``, best first, filled up with -1 and -∞."""
         order = self.scores.argsort(dim=1, descending=True, stable=True)[:, :width]
         missing = (0, width - order.shape[1])
         return (
@@ -118,13 +127,13 @@ class Prefixes:
 
 @dataclass(frozen=True)
 class Extensions:
-    """Each of B prefixes a query, longer by each of up to C codes.
+    """All extensions by one code, up to C of them, of B prefixes for each of Q queries.
 
     Attributes:
-        length: in codes.
-        nodes: ``(Q, B, C)`` int64; -1 where there is no prefix.
+        length: Number of codes in each extension.
+        nodes: ``(Q, B, C)`` int64, nodes of the trie; -1 means no prefix.
         scores: ``(Q, B, C)`` log-probabilities; -∞ where there is no prefix.
-        past: for each layer keys and values of what comes before the last code, a row each of Q · B.
+        past: For each decoder layer the keys and values of the tokens before the last code, in Q · B rows.
     """
 
     length: int
@@ -133,30 +142,32 @@ class Extensions:
     past: list[Steps]
 
     def best(self, queries: Tensor, count: int) -> tuple[Prefixes, Tensor]:
-        """The likeliest of some queries, and how likely the best of all others is.
+        """Keep the most likely extensions of some queries.
 
-        Equal scores go to the smaller place, which is the smaller node. (``topk`` alone takes any.)
+        Among equal scores the smaller position wins, which is the smaller node. (``topk`` alone would choose
+        any of them.)
 
         Args:
-            queries: ``(q,)`` int64.
-            count: how many of each query, 1 … B · C.
+            queries: ``(q,)`` int64, the queries.
+            count: Number of extensions to keep for each query, 1 … B · C.
 
         Returns:
-            ``(q, count)`` prefixes, in the order of their places; and ``(q,)`` scores, -∞ if nothing is left.
+            The kept extensions as ``(q, count)`` prefixes, in the order of their nodes; and ``(q,)`` the best
+            score among those that were dropped, -∞ if none was.
         """
         scores = self.scores[queries].flatten(1)
         top = scores.topk(min(count + 1, scores.shape[1]), dim=1).values
         threshold = top[:, count - 1 : count]
         above, equal = scores > threshold, scores == threshold
-        room = count - above.sum(dim=1, keepdim=True)
-        chosen = above | (equal & (equal.cumsum(dim=1) <= room))
-        places = chosen.nonzero()[:, 1].view(len(queries), count)
+        num_ties_kept = count - above.sum(dim=1, keepdim=True)
+        chosen = above | (equal & (equal.cumsum(dim=1) <= num_ties_kept))
+        positions = chosen.nonzero()[:, 1].view(len(queries), count)
         _, beams, fan_out = self.nodes.shape
         prefixes = Prefixes(
             self.length,
-            self.nodes.flatten(1)[queries[:, None], places],
-            scores.gather(1, places),
+            self.nodes.flatten(1)[queries[:, None], positions],
+            scores.gather(1, positions),
             self.past,
-            queries[:, None] * beams + places // fan_out,
+            queries[:, None] * beams + positions // fan_out,
         )
         return prefixes, F.pad(top[:, count:], (0, 1), value=-math.inf)[:, 0]

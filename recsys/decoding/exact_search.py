@@ -1,88 +1,94 @@
-"""The k likeliest leaves of a catalogue, provably: what a beam search may have lost is looked for."""
+"""Exact search for the k most likely leaves: look for the leaves that a beam search may have lost."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from recsys.decoding.beam_search import Prefixes, beam_of
+from recsys.decoding.beam_search import Prefixes, search_encoded
 from recsys.decoding.trie import Trie
 from recsys.models.t5 import T5
 
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-10}
-"""By how much a log-probability may differ when products of other shapes compute it, with room to spare."""
+"""Generous bound on how much a log-probability changes when matrix products of other shapes compute it."""
 
 _ROWS = 512
-"""Prefixes that the decoder is given at once, within a factor of two and but for those of a single query."""
+"""Number of prefixes that the decoder gets at once, up to a factor of two; a single query may have more."""
 
 
 @torch.no_grad()
 def exact_search(
     model: T5, trie: Trie, sources: Tensor, k: int, *, beam: int = 20, limit: int = 1000
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The k leaves that a model finds likeliest, and whether that is certain.
+    """Return the k most likely leaves, and for each query whether they are certain to be the right ones.
 
-    Branch and bound. The k-th best leaf of a beam search scores no more than the k-th best leaf of
-    all. As log-probabilities never rise along a path, a prefix that scores less leads to none of the k
-    best. So a query for which the beam lost nothing better is done. For the others the trie is walked
-    once more, and of each level every prefix above the bound is kept, however many they are. Scores,
-    and what becomes of equal ones, are those of :func:`~recsys.decoding.beam_search.beam_search`.
+    The method is branch and bound:
+
+    1. A beam search finds k leaves. The score of its k-th leaf is a lower bound on the score of the true
+       k-th leaf.
+    2. Log-probabilities never rise along a path. A prefix that scores below the bound therefore leads to
+       none of the k best leaves.
+    3. If the beam dropped no prefix above the bound, its leaves are the right ones.
+    4. For the other queries the search starts again from the root and keeps, at every level, all prefixes
+       above the bound.
+
+    Scores and the order of equal ones are as in :func:`~recsys.decoding.beam_search.beam_search`.
 
     Args:
-        model: in eval mode, float32 or float64.
-        trie: the catalogue.
+        model: The model, in eval mode, float32 or float64.
+        trie: The catalogue.
         sources: ``(Q, S)`` int64 tokens for :meth:`T5.encode <recsys.models.t5.T5.encode>`.
-        k: leaves asked for.
-        beam: width of the beam search that gives the bound, if it is more than k.
-        limit: prefixes of a level that a query may keep. One that needs more, because its model is
-            too flat, is given up: it gets what the beam search found.
+        k: Number of leaves to return per query.
+        beam: Width of the beam search that gives the bound; k if k is larger.
+        limit: Largest number of prefixes that one query may keep at a level. A query that needs more,
+            because the model's distribution is too flat, keeps the leaves of the beam search.
 
     Returns:
-        Leaves ``(Q, k)`` int64, best first; their scores, in the model's type; ``-1`` and ``-inf``
-        behind the last where the catalogue has fewer than k leaves. And ``(Q,)`` bool, true where no
-        leaf can be missing, up to differences of 1e-4 (float32) or 1e-10 (float64) in scores.
+        Leaves ``(Q, k)`` int64, best first; their scores ``(Q, k)`` in the model's type, both filled up with
+        ``-1`` and ``-inf`` if the catalogue has fewer than k leaves; and ``(Q,)`` bool, True where no leaf
+        can be missing, up to differences in score of 1e-4 (float32) or 1e-10 (float64).
 
     Raises:
-        ValueError: the model is of a type too coarse for a bound to mean anything.
+        ValueError: If the model's type is too coarse for a bound, such as bfloat16.
     """
     dtype = model.embedding.weight.dtype
     if dtype not in _ROUNDING:
         raise ValueError(f"an exact search needs a model in float32 or float64, not {dtype}: call .float()")
     memory = model.encode(sources)
-    found, lost = beam_of(model, trie, memory, max(beam, k))
-    leaves, scores = found.ranked(k)
+    beams, best_dropped = search_encoded(model, trie, memory, max(beam, k))
+    leaves, scores = beams.ranked(k)
     bound = scores[:, -1] - _ROUNDING[dtype]
-    certified = lost <= bound
+    certified = best_dropped <= bound
 
-    doubtful = (~certified).nonzero()[:, 0]
-    waiting = [(doubtful, Prefixes.roots(memory.select(doubtful)))] if len(doubtful) else []
-    while waiting:
-        queries, prefixes = waiting.pop()
-        longer = prefixes.longer(model, trie, memory.select(queries))
-        if longer.length == len(model.blocks):
-            everyone = torch.arange(len(queries), device=queries.device)
-            best, _ = longer.best(everyone, min(k, len(trie.last_codes[-1])))
+    uncertain = (~certified).nonzero()[:, 0]
+    to_do = [(uncertain, Prefixes.roots(memory.select(uncertain)))] if len(uncertain) else []
+    while to_do:
+        queries, prefixes = to_do.pop()
+        extensions = prefixes.extensions(model, trie, memory.select(queries))
+        if extensions.length == len(model.blocks):
+            every_query = torch.arange(len(queries), device=queries.device)
+            best, _ = extensions.best(every_query, min(k, len(trie.last_codes[-1])))
             leaves[queries], scores[queries] = best.ranked(k)
             certified[queries] = True
             continue
-        counts = (longer.scores > bound[queries, None, None]).sum(dim=(1, 2))
+        counts = (extensions.scores > bound[queries, None, None]).sum(dim=(1, 2))
         for part in _parts(counts, limit):
-            # The queries of a part keep equally many: some keep a few that lie below their bound.
-            kept, _ = longer.best(part, int(counts[part].max()))
-            waiting.append((queries[part], kept))
+            # All queries of a part keep the same number, so some keep a few prefixes below their bound.
+            kept, _ = extensions.best(part, int(counts[part].max()))
+            to_do.append((queries[part], kept))
     return leaves, scores, certified
 
 
 def _parts(counts: Tensor, limit: int) -> list[Tensor]:
-    """Queries in groups that need about equally many prefixes, none that needs more than the limit.
+    """Group queries that need about the same number of prefixes; leave out those that exceed the limit.
 
     Args:
-        counts: ``(q,)`` int64, what each query needs.
-        limit: see :func:`exact_search`.
+        counts: ``(q,)`` int64, number of prefixes that each query needs.
+        limit: Largest number of prefixes that a query may need.
 
     Returns:
-        Indices, ``int64``. In a group the largest count is below twice the smallest, and counts add up
-        to no more than :data:`_ROWS` plus the largest.
+        Indices of queries, int64, one tensor per group. In a group the largest count is below twice the
+        smallest, and the counts add up to at most :data:`_ROWS` plus the largest count.
     """
     order = counts.argsort(stable=True)
     order = order[(counts[order] > 0) & (counts[order] <= limit)]

@@ -1,1 +1,1 @@
-"""Neural networks in plain PyTorch: a T5, a causal transformer, and their dropout."""
+"""Neural networks in plain PyTorch: a T5, a causal transformer, and the dropout that both use."""

@@ -1,4 +1,4 @@
-"""The transformer that reads a history of items from left to right, and tells a user by a vector."""
+"""A causal transformer that turns a history of item vectors into one vector per position."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from recsys.models.dropout import Dropout
 
 
 class CausalTransformer(nn.Module):
-    """What is known of a user after each item of a history, all in one pass.
+    """A transformer that represents a user by a vector after each item of their history, in one pass.
 
-    Pre-norm blocks with GELU, learned positions, and a learned vector before the first item that
-    stands for the empty history.
+    It consists of pre-norm blocks with GELU and learned positions. A learned vector before the first item
+    represents the empty history.
 
     Args:
-        width: of item vectors and of what comes out.
-        max_history: longest history, in items.
-        layers, heads, feed_forward, dropout: of the blocks.
+        width: Width of the item vectors and of the output vectors.
+        max_history: Largest number of items in a history.
+        layers: Number of blocks.
+        heads: Number of attention heads of each block; must divide the width.
+        feed_forward: Width inside the feed-forward sub-layers.
+        dropout: Dropout probability, on the input, on attention weights and in each sub-layer.
 
     Raises:
-        ValueError: the width is no multiple of the heads.
+        ValueError: If the width is not a multiple of the number of heads.
     """
 
     def __init__(
@@ -35,13 +38,21 @@ class CausalTransformer(nn.Module):
             width, heads, feed_forward, dropout, activation="gelu", batch_first=True, norm_first=True
         )
         self.blocks = nn.TransformerEncoder(block, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        # In place of torch's, which takes a fifth of a step on a CPU; that of attention weights stays.
+        # Here torch's own dropout takes a fifth of a training step on a CPU. The dropout of attention
+        # weights stays torch's, because it is not a module.
         for layer in self.blocks.layers:
             layer.dropout, layer.dropout1, layer.dropout2 = (Dropout(dropout) for _ in range(3))
         self.dropout = Dropout(dropout)
 
     def forward(self, items: Tensor) -> Tensor:
-        """Item vectors ``(B, T, width)`` → ``(B, T + 1, width)``, at ``t`` what the first t items tell."""
+        """Return the user's vector after each number of items.
+
+        Args:
+            items: ``(B, T, width)`` item vectors, oldest first.
+
+        Returns:
+            ``(B, T + 1, width)``; position t depends on the first t items only.
+        """
         x = torch.cat([self.start.expand(len(items), 1, -1), items], dim=1)
         length = x.shape[1]
         x = self.dropout(x + self.position.weight[:length])
@@ -50,6 +61,10 @@ class CausalTransformer(nn.Module):
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Refuse heads that the width cannot be shared by, with a :class:`ValueError`."""
+    """Check that the width can be divided evenly among the heads.
+
+    Raises:
+        ValueError: If the width is not a multiple of the number of heads.
+    """
     if width % heads:
-        raise ValueError(f"the width must be a multiple of the heads: {width} is none of {heads}")
+        raise ValueError(f"the width must be a multiple of the number of heads: {width} is none of {heads}")

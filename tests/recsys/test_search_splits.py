@@ -73,10 +73,10 @@ def test_vectors_that_are_not_those_of_the_texts_are_refused(vectors, tmp_path: 
     [
         ([("q1", "dev", "tea", "", 0)], [("q1", "a", 1.0)], "must be one of train, valid, test, not 'dev'"),
         ([("q1", "test", "tea", "", 0)], [("q2", "a", 1.0)], "every query must have a judgement"),
-        ([("q1", "test", "tea", "", 0)], [("q1", "z", 1.0)], "items not in items, first 'z'"),
+        ([("q1", "test", "tea", "", 0)], [("q1", "z", 1.0)], "first: 'z'"),
         ([("q1", "test", "tea", "", 0)], [("q1", "a", 0.0)], "gains must be finite and above 0"),
         ([("q1", "test", "tea", "", 0)], [("q1", "a", 1.0), ("q1", "a", 2.0)], "each pair once"),
-        ([("q1", "test", "tea", "u", 1)], [("q1", "a", 1.0)], "must not be longer than its user's"),
+        ([("q1", "test", "tea", "u", 1)], [("q1", "a", 1.0)], "not longer than its user's interactions"),
         ([("q2", "test", "t", "", 0), ("q1", "test", "t", "", 0)], [("q1", "a", 1.0)], "sorted by query_id"),
     ],
 )

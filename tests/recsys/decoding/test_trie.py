@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.decoding.trie import Trie
@@ -19,6 +19,7 @@ def catalogues(draw: st.DrawFn) -> SemanticIds:
     return SemanticIds(np.array(draw(st.lists(code, min_size=1, max_size=40))), sizes)
 
 
+@settings(deadline=None)
 @given(catalogues())
 def test_children_are_those_of_a_dictionary_of_prefixes(ids: SemanticIds) -> None:
     trie = Trie.build(ids.leaves, ids.codebook_sizes)
@@ -40,24 +41,22 @@ def test_children_are_those_of_a_dictionary_of_prefixes(ids: SemanticIds) -> Non
         assert trie.fan_outs[level] == most
 
 
+@settings(deadline=None)
 @given(catalogues())
 def test_admits_exactly_the_catalogue(ids: SemanticIds) -> None:
     trie = Trie.build(ids.leaves, ids.codebook_sizes)
-    admitted = {}
-    for path in product(*map(range, ids.codebook_sizes)):
-        node = torch.tensor(0)
-        for level, code in enumerate(path):
-            children = trie.children(level, node)
-            there = (trie.codes(level, children) == code) & (children >= 0)
-            if not there.any():
-                break
-            node = children[there].squeeze()
-        else:
-            admitted[path] = int(node)
+    paths = torch.tensor(list(product(*map(range, ids.codebook_sizes))))
+    nodes = torch.zeros(len(paths), dtype=torch.int64)
+    for level in range(ids.num_levels):
+        children = trie.children(level, nodes)
+        matches = (trie.codes(level, children) == paths[:, level, None]) & (children >= 0)
+        nodes = torch.where(matches, children, -1).max(dim=1).values
+    admitted = {tuple(path.tolist()): int(node) for path, node in zip(paths, nodes, strict=True) if node >= 0}
     # The last node of a path is its row among the leaves, by which scores find their items.
     assert admitted == {tuple(leaf): row for row, leaf in enumerate(ids.leaves.tolist())}
 
 
+@settings(deadline=None)
 @given(catalogues())
 def test_allowed_codes_are_those_of_a_dictionary_of_prefixes(ids: SemanticIds) -> None:
     trie, leaves = Trie.build(ids.leaves, ids.codebook_sizes), ids.leaves.tolist()
