@@ -1,1 +1,1 @@
-"""Readers: raw files of a corpus → checked frames."""
+"""Readers of corpora: functions that turn raw files into checked frames."""

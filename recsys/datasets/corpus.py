@@ -1,10 +1,11 @@
-"""The checked frames that every reader of a corpus ends in."""
+"""The corpus: checked frames of items, interactions, queries and judgements, which every reader returns."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
@@ -17,13 +18,16 @@ ITEMS = {
     "categories": pl.List(pl.String),
     "description": pl.String,
 }
-"""Columns of the items; an unknown text is ``""``, unknown categories are an empty list.
+"""Columns of the items. An unknown text is ``""``, and unknown categories are an empty list.
 
-Categories go from the broadest to the narrowest, as far as the source has such an order.
+Categories are ordered from the broadest to the narrowest if the source has that order.
 """
 
 EVENTS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
-"""What readers give to :func:`interactions_of`; both ids may also be ``Categorical``."""
+"""Columns of the events that :func:`~recsys.datasets.interactions.interactions_of` takes.
+
+Both ids may also be ``Categorical``.
+"""
 
 QUERIES = {
     "query_id": pl.String,
@@ -34,37 +38,46 @@ QUERIES = {
 }
 """Columns of the queries of a search corpus.
 
-``split`` is ``train``, ``valid`` or ``test``; ``user_id`` is ``""`` where nobody is known to ask, and
-``history`` tells how many of the user's interactions, the first ones, come before the query.
+``split`` is ``train``, ``valid`` or ``test``. ``user_id`` is ``""`` if the user is unknown. ``history`` is
+the number of the user's interactions before the query: the first ``history`` interactions of the user.
 """
 
 JUDGEMENTS = {"query_id": pl.String, "item_id": pl.String, "gain": pl.Float32}
-"""Columns of what answers the queries: items with a gain above 0."""
+"""Columns of the judgements: the items that answer a query, each with a gain above 0."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A catalogue, who took what from it and when, and for search also what was asked and what answers it.
+    """A catalogue and the interactions of users with it; for search also queries and their judgements.
 
     Attributes:
-        items: :data:`ITEMS`, sorted by ``item_id``, which is unique. The place of an item in this
-            order is its *row*, by which everything else refers to it.
-        interactions: ``user_id``, ``item_id`` and ``timestamp`` (int64, in seconds; since 1970 where the
-            source tells that) as :func:`interactions_of` makes them: both ids are ``Enum``, that of the items
-            holds exactly theirs; sorted by user, then time; what happened at the same time stands in the
-            order of the source.
-        queries: :data:`QUERIES`, sorted by ``query_id``, which is unique. None for a corpus of sequences,
-            in which the next item is what is asked for.
-        judgements: :data:`JUDGEMENTS`, sorted by query, then item, each pair once; every query has one.
-        category_level: at which place of an item's categories those stand that tell sorts of things apart;
-            in Amazon's 0 is the name of the whole department.
-        term_ids: whether the texts are numbers that stand for terms, of which a sentence encoder
-            understands nothing.
-        skipped_lines: lines of the source that were broken and left out.
-        notes: what else the reader counted, as ``items_without_metadata``.
+        items: Frame with the columns :data:`ITEMS`, sorted by ``item_id``, which is unique. The index of an
+            item in this order is its *row*. Everything else refers to items by their rows.
+        interactions: Frame with the columns ``user_id``, ``item_id`` and ``timestamp`` that
+            :func:`~recsys.datasets.interactions.interactions_of` returns. Both ids are ``Enum``; the
+            categories of the item ``Enum`` are exactly the ids in ``items``. ``timestamp`` is int64, in
+            seconds, since 1970 if the source says so. Rows are sorted by user, then time. Interactions of
+            a user at the same time are in the order of the source.
+        queries: Frame with the columns :data:`QUERIES`, sorted by ``query_id``, which is unique. None for a
+            corpus without search, where the task is to predict the next item.
+        judgements: Frame with the columns :data:`JUDGEMENTS`, sorted by query, then item. Every pair occurs
+            once, and every query has at least one judgement. None if ``queries`` is None.
+        category_level: Index in an item's categories of the category that reports group items by. It is 1
+            for Amazon, where category 0 is the name of the whole department.
+        term_ids: Whether the texts are numbers in place of words. A sentence encoder cannot understand them.
+        skipped_lines: Number of broken lines of the source that were left out.
+        notes: Other counts of the reader by name, such as ``items_without_metadata``.
 
     Raises:
-        ValueError: a frame is not as described; the message says which and how.
+        ValueError: If a frame is not as described here; the message names the frame and the problem.
+
+    Example:
+        >>> from recsys.datasets.interactions import interactions_of, item_ids_of
+        >>> events = pl.DataFrame([("u", "b", 20), ("u", "a", 10)], schema=EVENTS, orient="row")
+        >>> interactions = interactions_of(events)
+        >>> items = items_of(item_ids_of(interactions), metadata=pl.DataFrame(schema=ITEMS))
+        >>> Corpus(items, interactions).statistics()
+        {'users': 1, 'items': 2, 'interactions': 2, 'mean_length': 2.0}
     """
 
     items: pl.DataFrame
@@ -80,7 +93,7 @@ class Corpus:
         _check_columns("items", self.items, ITEMS)
         ids = self.items["item_id"]
         if not ids.is_sorted() or ids.n_unique() < len(ids):
-            raise ValueError("items must be sorted by item_id, each of which must stand there once")
+            raise ValueError("items must be sorted by item_id, and each item_id must occur once")
         self._check_interactions()
         if (self.queries is None) != (self.judgements is None):
             raise ValueError("queries and judgements come together")
@@ -88,7 +101,7 @@ class Corpus:
             self._check_queries(self.queries, self.judgements)
 
     def digest(self) -> str:
-        """64 hex digits that two corpora share only if their frames agree in every cell."""
+        """Return 64 hex digits that are equal for two corpora only if all cells of their frames are equal."""
         sha = hashlib.sha256()
         users = self.interactions["user_id"].rle().struct.unnest()
         for frame in (self.items, users, self.queries, self.judgements):
@@ -97,55 +110,65 @@ class Corpus:
             sha.update(f"{len(frame)} rows\n".encode())
             for part in frame.iter_slices(100_000):
                 sha.update(part.write_ndjson().encode())
-        # As rows of the items, which are told above: as texts the interactions alone would take minutes.
+        # Item rows instead of item ids: to hash the ids of all interactions as texts would take minutes. The
+        # hash covers the ids already, with the items.
         sha.update(self.interactions["item_id"].to_physical().to_numpy().astype("<u4"))
         sha.update(self.interactions["timestamp"].to_numpy().astype("<i8"))
         return sha.hexdigest()
 
     def statistics(self) -> dict[str, float]:
-        """``users``, ``items``, ``interactions``, ``mean_length`` of users; ``queries`` if there are any."""
+        """Return the sizes of the corpus.
+
+        Returns:
+            ``users``, ``items`` and ``interactions``, ``mean_length`` (interactions per user), and for
+            search ``queries``.
+        """
         users = self.interactions["user_id"].n_unique()
-        counted = {"queries": len(self.queries)} if self.queries is not None else {}
+        query_count = {"queries": len(self.queries)} if self.queries is not None else {}
         return {
             "users": users,
             "items": len(self.items),
             "interactions": len(self.interactions),
             "mean_length": len(self.interactions) / max(1, users),
-            **counted,
+            **query_count,
         }
 
     def top_categories(self) -> list[str | None]:
-        """Each item's category at :attr:`category_level`; None if it has fewer."""
+        """Return each item's category at :attr:`category_level`, or None if the item has fewer categories."""
         names = self.items["categories"].list.get(self.category_level, null_on_oob=True).to_list()
         return [name or None for name in names]
 
     def _check_interactions(self) -> None:
+        """Raise a ValueError unless the interactions are as the class describes them."""
         types = dict(self.interactions.schema)
         if list(types) != list(EVENTS) or types["timestamp"] != pl.Int64:
-            # An Enum may hold millions of names, none of which helps here.
-            found = {name: kind.base_type() for name, kind in types.items()}
-            raise ValueError(f"interactions must have the columns {EVENTS}, not {found}")
+            # Without the categories of an Enum, which may be millions of names.
+            base_types = {name: dtype.base_type() for name, dtype in types.items()}
+            raise ValueError(f"interactions must have the columns {EVENTS}, not {base_types}")
         _check_no_nulls("interactions", self.interactions)
         users, items = types["user_id"], types["item_id"]
         if not (isinstance(users, pl.Enum) and isinstance(items, pl.Enum)):
             raise ValueError("user_id and item_id of interactions must be Enum; interactions_of makes them")
         if not items.categories.equals(self.items["item_id"]):
             raise ValueError("the item_id of interactions must be an Enum of exactly the items' ids")
-        user = self.interactions["user_id"].to_physical()
+        user_codes = self.interactions["user_id"].to_physical()
         times = self.interactions["timestamp"]
-        in_order = users.categories.is_sorted() and user.is_sorted()
-        if not in_order or ((user[1:] == user[:-1]) & (times[1:] < times[:-1])).any():
+        users_sorted = users.categories.is_sorted() and user_codes.is_sorted()
+        if not users_sorted or ((user_codes[1:] == user_codes[:-1]) & (times[1:] < times[:-1])).any():
             raise ValueError("interactions must be sorted by user_id, then timestamp")
 
     def _check_queries(self, queries: pl.DataFrame, judgements: pl.DataFrame) -> None:
+        """Raise a ValueError unless queries and judgements are as the class describes them."""
         _check_columns("queries", queries, QUERIES)
         _check_columns("judgements", judgements, JUDGEMENTS)
         ids = queries["query_id"]
         if not ids.is_sorted() or ids.n_unique() < len(ids):
-            raise ValueError("queries must be sorted by query_id, each of which must stand there once")
-        odd = queries.filter(~pl.col("split").is_in(SPLITS))["split"]
-        if len(odd):
-            raise ValueError(f"the split of a query must be one of {', '.join(SPLITS)}, not {odd[0]!r}")
+            raise ValueError("queries must be sorted by query_id, and each query_id must occur once")
+        wrong_splits = queries.filter(~pl.col("split").is_in(SPLITS))["split"]
+        if len(wrong_splits):
+            raise ValueError(
+                f"the split of a query must be one of {', '.join(SPLITS)}, not {wrong_splits[0]!r}"
+            )
         pairs = judgements.select("query_id", "item_id")
         if not pairs.equals(pairs.sort("query_id", "item_id")) or pairs.is_duplicated().any():
             raise ValueError("judgements must be sorted by query_id, then item_id, each pair once")
@@ -155,18 +178,34 @@ class Corpus:
             raise ValueError("gains must be finite and above 0")
         unknown = judgements.join(self.items, on="item_id", how="anti")["item_id"]
         if len(unknown):
-            raise ValueError(f"{len(unknown)} judgements are of items not in items, first {unknown[0]!r}")
-        lengths = self.interactions.group_by(pl.col("user_id").cast(pl.String)).len("known")
-        known = queries.join(lengths, on="user_id", how="left").with_columns(pl.col("known").fill_null(0))
-        if len(known.filter((pl.col("history") < 0) | (pl.col("history") > pl.col("known")))):
-            raise ValueError("the history of a query must not be longer than its user's interactions")
+            raise ValueError(
+                f"{len(unknown)} judgements are of items that items does not contain; first: {unknown[0]!r}"
+            )
+        lengths = self.interactions.group_by(pl.col("user_id").cast(pl.String)).len("length")
+        with_lengths = queries.join(lengths, on="user_id", how="left")
+        in_range = pl.col("history").is_between(0, pl.col("length").fill_null(0))
+        if not with_lengths.select(in_range.all()).item():
+            raise ValueError(
+                "the history of a query must be at least 0 and not longer than its user's interactions"
+            )
 
 
 def checked_gains(gains: Mapping[str, float], known: Collection[str]) -> dict[str, float]:
-    """The gain of each of the known labels.
+    """Check the gains that a user chose for the labels of judgements.
+
+    Args:
+        gains: Gain by label.
+        known: All labels of the corpus.
+
+    Returns:
+        The gains as floats.
 
     Raises:
-        ValueError: one is lacking, unknown, or no number from 0 to what float32 holds.
+        ValueError: If a label is missing or unknown, or if a gain is negative or too large for float32.
+
+    Example:
+        >>> checked_gains({"exact": 1, "other": 0}, known=("exact", "other"))
+        {'exact': 1.0, 'other': 0.0}
     """
     if set(gains) != set(known) or not all(0 <= gain < 3e38 for gain in gains.values()):
         raise ValueError(
@@ -176,32 +215,70 @@ def checked_gains(gains: Mapping[str, float], known: Collection[str]) -> dict[st
 
 
 def items_of(item_ids: pl.Series, metadata: pl.DataFrame) -> pl.DataFrame:
-    """The items of a :class:`Corpus`, described as far as is known.
+    """Return the items of a :class:`Corpus`, with the metadata that is known of each.
 
     Args:
-        item_ids: sorted and unique.
-        metadata: :data:`ITEMS` in any order; of several rows for an item the first counts. Others are
-            passed over.
+        item_ids: Ids of the catalogue, sorted and unique.
+        metadata: Frame with the columns :data:`ITEMS`, in any order. If an item has several rows, the first
+            one is used. Rows of items that are not in ``item_ids`` are ignored. Nulls mean unknown.
+
+    Returns:
+        Frame with the columns :data:`ITEMS`, one row for each of ``item_ids``, without nulls.
+
+    Example:
+        >>> metadata = pl.DataFrame([("b", "Teapot", None, None, None)], schema=ITEMS, orient="row")
+        >>> items_of(pl.Series(["a", "b"]), metadata).rows()
+        [('a', '', '', [], ''), ('b', 'Teapot', '', [], '')]
     """
-    described = metadata.unique("item_id", keep="first", maintain_order=True)
-    named = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
-    return named.join(described, on="item_id", how="left", maintain_order="left").with_columns(
+    first_rows = metadata.unique("item_id", keep="first", maintain_order=True)
+    catalogue = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
+    return catalogue.join(first_rows, on="item_id", how="left", maintain_order="left").with_columns(
         pl.col("title", "brand", "description").fill_null(""), pl.col("categories").fill_null([])
     )
 
 
-def undescribed(item_ids: pl.Series, metadata: pl.DataFrame) -> int:
-    """How many of the items :func:`items_of` finds nothing of: what readers note as without metadata."""
+def count_undescribed(item_ids: pl.Series, metadata: pl.DataFrame) -> int:
+    """Return the number of items without metadata, which readers note as ``items_without_metadata``.
+
+    Args:
+        item_ids: Unique ids of items.
+        metadata: Frame with a column ``item_id``, which may contain other items, too.
+
+    Example:
+        >>> count_undescribed(pl.Series(["a", "b"]), pl.DataFrame({"item_id": ["b", "b", "z"]}))
+        1
+    """
     return len(item_ids) - int(item_ids.is_in(metadata["item_id"].implode()).sum())
 
 
+def check_metadata(path: Path, item_ids: pl.Series, metadata: pl.DataFrame, items: str) -> None:
+    """Raise an error if a metadata file describes no item at all: then it is the file of another corpus.
+
+    Args:
+        path: The metadata file, for the message.
+        item_ids: Ids of the items that the file should describe.
+        metadata: Frame with a column ``item_id``, read from the file.
+        items: What the items are, for the message, such as ``films of ratings.csv``.
+
+    Raises:
+        ValueError: If there are items and ``metadata`` contains none of them.
+    """
+    if len(item_ids) and count_undescribed(item_ids, metadata) == len(item_ids):
+        raise ValueError(
+            f"{path}: describes none of the {len(item_ids)} {items}, such as {item_ids[0][:60]!r}; "
+            "is it the file of another corpus?"
+        )
+
+
 def _check_columns(name: str, frame: pl.DataFrame, columns: dict[str, pl.DataType]) -> None:
+    """Raise a ValueError unless a frame has exactly these columns and types, and no nulls."""
     if dict(frame.schema) != columns:
         raise ValueError(f"{name} must have the columns {columns}, not {dict(frame.schema)}")
     _check_no_nulls(name, frame)
 
 
 def _check_no_nulls(name: str, frame: pl.DataFrame) -> None:
+    """Raise a ValueError that names the first column with nulls, if there is one."""
     for column in frame.columns:
         if frame[column].null_count():
             raise ValueError(f"{name} hold nulls in the column {column}")

@@ -1,7 +1,8 @@
-"""Turn raw events into the interactions of a corpus: duplicates settled, k-core, sorted."""
+"""From raw events to the interactions of a corpus: duplicates removed, k-core, sorted."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,46 +10,75 @@ import numpy.typing as npt
 import polars as pl
 
 Keep = Literal["first", "last", "all"]
+"""Which events of a user with the same item stay: the first or the last by time, or all of them."""
+
+Codes = npt.NDArray[np.unsignedinteger]
+"""The physical numbers of a Categorical or Enum column."""
 
 
 def distinct_events(events: pl.DataFrame, keep: Literal["first", "last"]) -> pl.DataFrame:
-    """Of several events of a user with an item only the first or the last by time; the rest as it is.
+    """Return the events with one event for each pair of a user and an item.
 
     Args:
-        events: :data:`EVENTS` in the order of the source, which decides between equal times.
-        keep: which one stays.
+        events: Frame with the columns :data:`~recsys.datasets.corpus.EVENTS`, in the order of the source,
+            which decides between equal times. It may have more columns.
+        keep: Which event of a pair stays, the first or the last by time.
+
+    Returns:
+        The remaining rows of ``events``, in the same order.
+
+    Example:
+        >>> columns = ["user_id", "item_id", "timestamp"]
+        >>> events = pl.DataFrame([("u", "a", 9), ("u", "b", 5), ("u", "a", 1)], schema=columns, orient="row")
+        >>> distinct_events(events, keep="first").rows()
+        [('u', 'b', 5), ('u', 'a', 1)]
     """
-    codes = _codes(_categorical(events["user_id"])).astype(np.uint64)
-    codes <<= np.uint64(32)
-    codes |= _codes(_categorical(events["item_id"]))
-    pairs = pl.Series(codes)
+    pair_codes = _codes(_categorical(events["user_id"])).astype(np.uint64)
+    pair_codes <<= np.uint64(32)
+    pair_codes |= _codes(_categorical(events["item_id"]))
+    pairs = pl.Series(pair_codes)
     ordered = pairs.sort()
     repeated = ordered[1:].filter(ordered[1:] == ordered[:-1]).unique()
     if repeated.is_empty():
         return events
-    again = pairs.is_in(repeated.implode())
-    rivals = pl.DataFrame({"row": again.arg_true(), "pair": pairs.filter(again)}).with_columns(
-        timestamp=events["timestamp"].filter(again)
-    )
-    kept = rivals.sort("timestamp", maintain_order=True).unique("pair", keep=keep)["row"]
-    chosen = (~again).to_numpy(writable=True)
-    chosen[kept] = True
-    return events.filter(chosen)
+    is_repeated = pairs.is_in(repeated.implode())
+    duplicates = pl.DataFrame(
+        {"row": is_repeated.arg_true(), "pair": pairs.filter(is_repeated)}
+    ).with_columns(timestamp=events["timestamp"].filter(is_repeated))
+    kept_rows = duplicates.sort("timestamp", maintain_order=True).unique("pair", keep=keep)["row"]
+    stays = (~is_repeated).to_numpy(writable=True)
+    stays[kept_rows] = True
+    return events.filter(stays)
 
 
 def interactions_of(
     events: pl.DataFrame, *, k_core: int = 1, keep: Keep = "first", item_ids: pl.Series | None = None
 ) -> pl.DataFrame:
-    """Raw events → the interactions of a :class:`Corpus`: duplicates settled, k-core, sorted, ids as Enum.
+    """Turn raw events into the interactions of a :class:`~recsys.datasets.corpus.Corpus`.
+
+    Removes duplicates, takes the k-core, sorts, and turns ids into ``Enum``.
 
     Args:
-        events: :data:`EVENTS` in the order of the source, which decides between equal times.
-        k_core: only the largest part in which every user and every item has so many interactions.
-        keep: of several events of a user with an item the first or the last by time, or all.
-        item_ids: of the catalogue, sorted; those of the events that are left if not given.
+        events: Frame with the columns :data:`~recsys.datasets.corpus.EVENTS`, in the order of the source,
+            which decides between equal times.
+        k_core: Smallest number of interactions of a user and of an item. The k-core is the largest part of
+            the events in which every user and every item has at least ``k_core``; 1 keeps all.
+        keep: Which events of a user with the same item stay: the first or the last by time, or all.
+        item_ids: Ids of the catalogue, sorted. By default the items that have interactions.
+
+    Returns:
+        Frame with the columns of ``events``, sorted by user, then time. Both ids are ``Enum``.
 
     Raises:
-        ValueError: ``k_core`` is below 1, or an event is with an item that is not in ``item_ids``.
+        ValueError: If ``k_core`` is below 1, or if an event has an item that is not in ``item_ids``.
+
+    Example:
+        User v has one item only, so the 2-core has no interactions of v:
+
+        >>> rows = [("v", "a", 5), ("u", "b", 9), ("u", "a", 1), ("w", "a", 2), ("w", "b", 3)]
+        >>> events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+        >>> interactions_of(events, k_core=2).rows()
+        [('u', 'a', 1), ('u', 'b', 9), ('w', 'a', 2), ('w', 'b', 3)]
     """
     if k_core < 1:
         raise ValueError(f"k-core needs k of at least 1, not {k_core}")
@@ -56,8 +86,8 @@ def interactions_of(
     if keep != "all":
         events = distinct_events(events, keep)
     rows = _core_rows(_codes(events["user_id"]), _codes(events["item_id"]), k_core)
-    # Column by column, nothing kept longer than needed, and no copy where all rows stay: there may be a
-    # hundred million of them.
+    # There may be a hundred million events. So work column by column, drop what is no longer needed, and do
+    # not copy if all rows stay.
     users, items, times = (events if len(rows) == len(events) else events[rows]).get_columns()
     del events, rows
     users = _enum(users, None)
@@ -67,37 +97,78 @@ def interactions_of(
     return pl.DataFrame([users, items, times[order]])
 
 
+def check_core(path: Path, interactions: pl.DataFrame, k_core: int, rows: str) -> None:
+    """Raise an error if no interactions of a file are left in the k-core.
+
+    Args:
+        path: The file, for the message.
+        interactions: What :func:`interactions_of` returned.
+        k_core: The smallest number of interactions of users and items.
+        rows: What was read from the file, for the message, such as ``4 reviews``.
+
+    Raises:
+        ValueError: If ``interactions`` is empty.
+    """
+    if interactions.is_empty():
+        raise ValueError(f"{path}: of {rows} nothing is left in the {k_core}-core")
+
+
+def item_ids_of(interactions: pl.DataFrame) -> pl.Series:
+    """Return the ids of the catalogue, which the ``Enum`` of the items contains.
+
+    Args:
+        interactions: What :func:`interactions_of` returned.
+
+    Example:
+        >>> columns = ["user_id", "item_id", "timestamp"]
+        >>> events = pl.DataFrame([("u", "b", 9), ("u", "a", 1)], schema=columns, orient="row")
+        >>> item_ids_of(interactions_of(events)).to_list()
+        ['a', 'b']
+    """
+    dtype = interactions.schema["item_id"]
+    assert isinstance(dtype, pl.Enum)  # noqa: S101
+    return dtype.categories
+
+
 def _categorical(ids: pl.Series) -> pl.Series:
+    """Return ids as Categorical, with codes of their own."""
     return ids if isinstance(ids.dtype, pl.Categorical) else ids.cast(pl.Categorical(pl.Categories.random()))
 
 
-def _codes(ids: pl.Series) -> npt.NDArray[np.unsignedinteger]:
+def _codes(ids: pl.Series) -> Codes:
+    """Return the physical numbers of Categorical or Enum ids."""
     return ids.to_physical().to_numpy()
 
 
 def _enum(ids: pl.Series, names: pl.Series | None) -> pl.Series:
-    """Categorical ids as an Enum of ``names``, or of the ids themselves, sorted. Each text is met once."""
+    """Return Categorical ids as an Enum of ``names``, by default of the ids themselves, sorted.
+
+    Only distinct ids are handled as texts, because there may be a hundred million rows.
+    """
     present = ids.unique()
     texts = present.cast(pl.String)
     if names is None:
         order = texts.arg_sort()
-        names, place = texts[order], np.argsort(order.to_numpy()).astype(np.uint32)
+        names, enum_codes = texts[order], np.argsort(order.to_numpy()).astype(np.uint32)
     elif len(unknown := texts.filter(~texts.is_in(names.implode()))):
         raise ValueError(
-            f"{len(unknown)} events are with items not in the catalogue, first {unknown.min()!r}"
+            f"events have {len(unknown)} items that are not in the catalogue; first: {unknown.min()!r}"
         )
     else:
-        place = _codes(texts.cast(pl.Enum(names))).astype(np.uint32)
-    kind = pl.Enum(names)
-    rows = np.zeros(int(present.to_physical().max() or 0) + 1, dtype=np.uint32)
-    rows[_codes(present)] = place
-    return pl.Series(ids.name, rows[_codes(ids)]).cat.to(kind)
+        enum_codes = _codes(texts.cast(pl.Enum(names))).astype(np.uint32)
+    new_codes = np.zeros(int(present.to_physical().max() or 0) + 1, dtype=np.uint32)
+    new_codes[_codes(present)] = enum_codes
+    return pl.Series(ids.name, new_codes[_codes(ids)]).cat.to(pl.Enum(names))
 
 
-def _core_rows(
-    users: npt.NDArray[np.unsignedinteger], items: npt.NDArray[np.unsignedinteger], k: int
-) -> npt.NDArray[np.uint32]:
-    """The rows of the k-core of pairs of codes, ascending."""
+def _core_rows(users: Codes, items: Codes, k: int) -> npt.NDArray[np.uint32]:
+    """Return the rows of the k-core, ascending.
+
+    Args:
+        users: ``(n,)`` the user code of each interaction.
+        items: ``(n,)`` the item code of each interaction.
+        k: The smallest number of interactions of a user and of an item.
+    """
     rows = np.arange(len(users), dtype=np.uint32)
     user_counts, item_counts = np.bincount(users), np.bincount(items)
     while True:
@@ -107,10 +178,3 @@ def _core_rows(
         user_counts -= np.bincount(users[~enough], minlength=len(user_counts))
         item_counts -= np.bincount(items[~enough], minlength=len(item_counts))
         users, items, rows = users[enough], items[enough], rows[enough]
-
-
-def item_ids_of(interactions: pl.DataFrame) -> pl.Series:
-    """The ids that an interactions frame's Enum of items holds."""
-    kind = interactions.schema["item_id"]
-    assert isinstance(kind, pl.Enum)  # noqa: S101
-    return kind.categories

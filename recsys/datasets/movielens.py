@@ -1,4 +1,4 @@
-"""MovieLens: ratings of films, in the files of all releases from 100k to 32M.
+"""Reader of MovieLens, ratings of films, in the files of all releases from 100k to 32M.
 
 Source: F. M. Harper, J. A. Konstan, *The MovieLens Datasets: History and Context*, ACM TiiS 5(4), 2015.
 """
@@ -13,17 +13,19 @@ from typing import NamedTuple
 
 import polars as pl
 
-from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, items_of, undescribed
+from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, check_metadata, count_undescribed, items_of
 from recsys.datasets.formats.lines import LAST_SECOND, checked_file, decoded, excerpt, lines_of, parsed
-from recsys.datasets.interactions import interactions_of, item_ids_of
+from recsys.datasets.interactions import check_core, interactions_of, item_ids_of
 from recsys.datasets.readers import reader
 
 Movie = tuple[str, str, str, list[str], str]
-"""A row of :data:`ITEMS`."""
+"""A row of a frame with the columns :data:`~recsys.datasets.corpus.ITEMS`."""
 
 RATINGS = {"user_id": pl.Int64, "item_id": pl.Int64, "rating": pl.Float64, "timestamp": pl.Int64}
-LOWEST, HIGHEST = 0.5, 5.0
-"""Of the year 9999."""
+"""Columns of ratings while they are read."""
+
+LOWEST_RATING, HIGHEST_RATING = 0.5, 5.0
+"""Range of the ratings of all releases."""
 
 NO_GENRES = "(no genres listed)"
 GENRES_100K = (
@@ -47,7 +49,7 @@ GENRES_100K = (
     "War",
     "Western",
 )
-"""What the flags at the end of a line of ``u.item`` stand for; ``unknown`` is no genre."""
+"""Genres in the order of the flags at the end of a line of ``u.item``. ``unknown`` means no genre."""
 
 ARTICLES = (
     *("The", "A", "An"),
@@ -57,19 +59,29 @@ ARTICLES = (
     *("Der", "Die", "Das", "Ein", "Eine"),
     *("De", "Den", "Det", "Het", "En", "Ett"),
 )
+"""Articles that MovieLens moves behind the title, as in ``Matrix, The``."""
+
 MOVED_ARTICLE = re.compile(
     rf"(^|\()(?!a\.k\.a\.)([^()]+), ({'|'.join(map(re.escape, ARTICLES))})(?=\)| \(|$)"
 )
-WHOLE = re.compile(r"[ \t]*(\+?0*[0-9]{1,18}|-0+)\s*")
+"""A title, also in brackets, with its article behind it; not in brackets that begin with ``a.k.a.``."""
+
+WHOLE_NUMBER = re.compile(r"[ \t]*(\+?0*[0-9]{1,18}|-0+)\s*")
 RATING = re.compile(r"[ \t]*\+?([0-9]+\.?[0-9]*|\.[0-9]+)(e[0-9])?\s*")
-"""Both as lenient as polars, so that a line which is read stays so beside a broken one."""
+"""Numbers that polars reads.
+
+If a file has a broken line, it is parsed line by line with these patterns. They accept what polars accepts,
+so that the other lines are still read.
+"""
 
 
 @reader
 def read_movielens(
     ratings: Path, movies: Path, *, min_rating: float = 0, k_core: int = 5, skip_bad_lines: bool = False
 ) -> Corpus:
-    """Read any release, plain or compressed; which one it is, the first lines tell.
+    r"""Read any release of MovieLens, from plain or compressed files.
+
+    The first lines decide which release it is:
 
     ======================================  =================================================
     100k                                    ``u.data`` (tabs) and ``u.item`` (``|``)
@@ -77,69 +89,81 @@ def read_movielens(
     20M, 25M, 32M, latest, latest-small     ``ratings.csv`` and ``movies.csv``
     ======================================  =================================================
 
-    Ids are the numbers of the source as texts. Titles keep their year, and get back the articles that
-    stand behind them, in brackets too: ``Postman, The (Postino, Il) (1994)`` becomes ``The Postman (Il
-    Postino) (1994)``; brackets that begin with ``a.k.a.`` stay as they are. ``categories`` are the genres,
-    in the order of the source, which means nothing. Films that nobody rated are left out; rated ones that
-    ``movies`` does not have are kept and counted as ``items_without_metadata``. Of several ratings of a film
-    by a user the first by time counts.
+    Ids are the numbers of the source as texts. Titles keep their year. Articles behind a title move to its
+    front, in brackets too: ``Postman, The (Postino, Il) (1994)`` becomes ``The Postman (Il Postino) (1994)``.
+    Brackets that begin with ``a.k.a.`` do not change. ``categories`` are the genres in the order of the
+    source, which has no meaning. Films without ratings are left out. Rated films that ``movies`` does not
+    contain are kept and counted in ``notes`` as ``items_without_metadata``. If a user rated a film several
+    times, the first rating by time is used.
 
     Args:
-        ratings: user, film, rating from .5 to 5, and seconds since 1970.
-        movies: film, title and genres. UTF-8, or Latin-1 in the releases up to 10M.
-        min_rating: ratings below it are no interactions; 0 takes them all.
-        k_core: keep users and items with this many interactions at least; 1 keeps all.
-        skip_bad_lines: leave broken lines out, count them and log the first, instead of raising.
+        ratings: File with user, film, rating from 0.5 to 5, and time in seconds since 1970.
+        movies: File with film, title and genres, in UTF-8; in the releases up to 10M also in Latin-1.
+        min_rating: Smallest rating that is an interaction; 0 keeps all ratings.
+        k_core: Smallest number of interactions of a user and of a film; 1 keeps all.
+        skip_bad_lines: Whether to leave broken lines out, count them and log the first, instead of raising
+            an error.
+
+    Returns:
+        The corpus, without queries.
 
     Raises:
-        OSError: a file is missing or cannot be read.
-        ValueError: a file is of no release, or the two are of different ones; a line is broken; a file
-            is empty or cut off; nothing is left of the k-core; ``movies`` describes other films.
+        OSError: If a file is missing or cannot be read.
+        ValueError: If a file is of no release or the files are of different releases; if a line is broken;
+            if a file is empty or incomplete; if nothing is left in the k-core; or if ``movies`` describes
+            other films.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n7,1,4.5,900000000\n")
+        >>> _ = (folder / "movies.csv").write_text(
+        ...     'movieId,title,genres\n1,"Matrix, The (1999)",Action|Sci-Fi\n'
+        ... )
+        >>> corpus = read_movielens(folder / "ratings.csv", folder / "movies.csv", k_core=1)
+        >>> corpus.items.rows()
+        [('1', 'The Matrix (1999)', '', ['Action', 'Sci-Fi'], '')]
     """
     ratings, movies = checked_file(ratings, "ratings"), checked_file(movies, "movies")
-    release = _release(ratings, "ratings")
-    if _release(movies, "movies") is not release:
+    release = _find_release(ratings, "ratings")
+    if _find_release(movies, "movies") is not release:
         raise ValueError(f"{movies} and {ratings} are of different releases of MovieLens; give two of one")
     rated, bad_ratings = _read_ratings(ratings, release, skip_bad_lines)
     liked = rated.filter(pl.col("rating") >= min_rating)
     interactions = interactions_of(liked.select(list(EVENTS)).cast(EVENTS), k_core=k_core)
-    if interactions.is_empty():
-        raise ValueError(
-            f"{ratings}: of {len(rated)} ratings, {len(liked)} of them {min_rating:g} or more, "
-            f"nothing is left in the {k_core}-core"
-        )
+    read = f"{len(rated)} ratings, {len(liked)} of them {min_rating:g} or more,"
+    check_core(ratings, interactions, k_core, read)
     films, bad_movies = _read_movies(movies, release, skip_bad_lines)
     item_ids = item_ids_of(interactions)
-    without = undescribed(item_ids, films)
-    if without == len(item_ids):
-        raise ValueError(f"{movies}: describes none of the {without} films of {ratings}: not its file?")
+    check_metadata(movies, item_ids, films, f"films of {ratings}")
     return Corpus(
         items_of(item_ids, films),
         interactions,
         skipped_lines=bad_ratings + bad_movies,
-        notes={"items_without_metadata": without},
+        notes={"items_without_metadata": count_undescribed(item_ids, films)},
     )
 
 
 class _Release(NamedTuple):
-    """How files of a family of releases look.
+    """The file format of a family of releases.
 
     Attributes:
-        ratings: what the first line of the ratings holds; for CSV the header.
-        movies: the same of the films.
-        separator: between the fields of a rating.
-        has_header: whether the first lines are headers.
-        fields: of a line on a film: number, title, genres.
+        ratings: Bytes in the first line of the ratings file; for CSV its header.
+        movies: Bytes in the first line of the films file.
+        separator: Separator of the fields of a rating.
+        has_header: Whether the first lines of both files are headers.
+        parse_movie: Function that splits a line of the films file into number, title and genres.
     """
 
     ratings: bytes
     movies: bytes
     separator: str
     has_header: bool
-    fields: Callable[[bytes], tuple[str, str, list[str]]]
+    parse_movie: Callable[[bytes], tuple[str, str, list[str]]]
 
 
-def _release(path: Path, what: str) -> _Release:
+def _find_release(path: Path, what: str) -> _Release:
+    """Return the family of releases whose ``ratings`` or ``movies`` begin like this file."""
     first = next((line for _, line in lines_of(path)), b"")
     for release in RELEASES:
         if getattr(release, what) in first:
@@ -148,14 +172,15 @@ def _release(path: Path, what: str) -> _Release:
 
 
 def _read_ratings(path: Path, release: _Release, skip_bad_lines: bool) -> tuple[pl.DataFrame, int]:
-    """:data:`RATINGS` in the order of the file, and the number of lines skipped."""
+    """Return the ratings, with the columns :data:`RATINGS` in file order, and the number of skipped lines."""
     skipped = 0
     try:
-        rated = _ratings_at_once(path, release)
-    except (pl.exceptions.PolarsError, OSError, ValueError):  # the slow way knows the number of each line
+        rated = _read_valid_ratings(path, release)
+    except (pl.exceptions.PolarsError, OSError, ValueError):
+        # Slower, but it knows the numbers of broken lines.
         rows, skipped = parsed(
             path,
-            lambda line: _rating(line, release.separator),
+            lambda line: _parse_rating(line, release.separator),
             skip_bad_lines=skip_bad_lines,
             header=release.has_header,
         )
@@ -165,11 +190,11 @@ def _read_ratings(path: Path, release: _Release, skip_bad_lines: bool) -> tuple[
     return rated, skipped
 
 
-def _ratings_at_once(path: Path, release: _Release) -> pl.DataFrame:
-    """As :func:`_read_ratings`; any error means that not all lines are sound."""
+def _read_valid_ratings(path: Path, release: _Release) -> pl.DataFrame:
+    """Return the ratings of a file without broken lines; for other files raise any error, without details."""
     columns: dict[str, object] = {}
-    for name, kind in RATINGS.items():
-        columns[name] = kind
+    for name, dtype in RATINGS.items():
+        columns[name] = dtype
         if release.separator == "::" and name != "timestamp":  # polars knows separators of one byte only
             columns[f"nothing after {name}"] = pl.String
     table = pl.read_csv(
@@ -187,86 +212,104 @@ def _ratings_at_once(path: Path, release: _Release) -> pl.DataFrame:
         column.null_count() < len(table) for column in between
     ):
         raise ValueError(f"{path}: a line has too few fields")
-    if not rated["rating"].is_between(LOWEST, HIGHEST).all() or not _in_range(rated):
+    if not _in_range(rated):
         raise ValueError(f"{path}: a number is out of range")
     return rated
 
 
 def _in_range(rated: pl.DataFrame) -> bool:
+    """Return whether all ids, ratings and times are in the ranges that :func:`_parse_rating` accepts."""
+    if not rated["rating"].is_between(LOWEST_RATING, HIGHEST_RATING).all():
+        return False
     ids = rated.select(pl.col("user_id", "item_id").is_between(0, 10**18 - 1).all())
     return all(ids.row(0)) and rated["timestamp"].is_between(0, LAST_SECOND).all()
 
 
-def _rating(line: bytes, separator: str) -> tuple[int, int, float, int]:
+def _parse_rating(line: bytes, separator: str) -> tuple[int, int, float, int]:
+    """Return user, film, rating and time of a line, or raise a ValueError with the problem."""
     fields = decoded(line).split(separator)
     if len(fields) != len(RATINGS):
         raise ValueError(f"{len(fields)} fields, not user, movie, rating and time: {excerpt(line)}")
     user, movie, rating, time = fields
     if not _is_rating(rating):
-        raise ValueError(f"the rating is {rating[:60]!r}, not a number from {LOWEST} to {HIGHEST:g}")
-    seconds = _whole("time", time)
+        raise ValueError(
+            f"the rating is {rating[:60]!r}, not a number from {LOWEST_RATING} to {HIGHEST_RATING:g}"
+        )
+    seconds = _whole_number("time", time)
     if seconds > LAST_SECOND:
         raise ValueError(f"the time is {time[:60]!r}, not seconds since 1970")
-    return _whole("user", user), _whole("movie", movie), float(rating), seconds
+    return _whole_number("user", user), _whole_number("movie", movie), float(rating), seconds
 
 
 def _is_rating(text: str) -> bool:
-    return bool(RATING.fullmatch(text)) and LOWEST <= float(text) <= HIGHEST
+    """Return whether a text is a number in the range of ratings."""
+    return bool(RATING.fullmatch(text)) and LOWEST_RATING <= float(text) <= HIGHEST_RATING
 
 
-def _whole(what: str, text: str) -> int:
-    if not WHOLE.fullmatch(text):
-        raise ValueError(f"the {what} is {text[:60]!r}, not a whole number from 0")
+def _whole_number(field: str, text: str) -> int:
+    """Return a text as a number from 0 to 10^18 - 1, or raise a ValueError that names the field."""
+    if not WHOLE_NUMBER.fullmatch(text):
+        raise ValueError(f"the {field} is {text[:60]!r}, not a whole number from 0")
     return int(text)
 
 
 def _read_movies(path: Path, release: _Release, skip_bad_lines: bool) -> tuple[pl.DataFrame, int]:
-    """:data:`ITEMS` in the order of the file, and the number of lines skipped."""
+    """Return the films, with the columns :data:`ITEMS` in file order, and the number of skipped lines."""
     seen: set[str] = set()
 
-    def movie(line: bytes) -> Movie:
-        number, title, genres = release.fields(line)
-        item = str(_whole("movie", number))
+    def parse(line: bytes) -> Movie:
+        number, title, genres = release.parse_movie(line)
+        item = str(_whole_number("movie", number))
         if item in seen:
-            raise ValueError(f"movie {item} stands in a line above already")
+            raise ValueError(f"movie {item} has a line above already")
         seen.add(item)
-        return item, _title(title), "", [genre for genre in genres if genre and genre != NO_GENRES], ""
+        return item, _clean_title(title), "", [genre for genre in genres if genre and genre != NO_GENRES], ""
 
-    rows, skipped = parsed(path, movie, skip_bad_lines=skip_bad_lines, header=release.has_header)
+    rows, skipped = parsed(path, parse, skip_bad_lines=skip_bad_lines, header=release.has_header)
     return pl.DataFrame(rows, schema=ITEMS, orient="row"), skipped
 
 
-def _title(title: str) -> str:
-    """``Matrix, The (1999)`` → ``The Matrix (1999)``, and white space evened out."""
-    return MOVED_ARTICLE.sub(_with_article, " ".join(title.split()))
+def _clean_title(title: str) -> str:
+    """Return a title with its articles in front and single spaces.
+
+    Example:
+        >>> _clean_title("Matrix, The  (1999)")
+        'The Matrix (1999)'
+    """
+    return MOVED_ARTICLE.sub(_article_first, " ".join(title.split()))
 
 
-def _with_article(found: re.Match[str]) -> str:
-    before, name, article = found.groups()
+def _article_first(match: re.Match[str]) -> str:
+    """Return the text of a match of :data:`MOVED_ARTICLE` with the article in front."""
+    before, name, article = match.groups()
     return before + article + ("" if article.endswith("'") else " ") + name
 
 
-def _csv_fields(line: bytes) -> tuple[str, str, list[str]]:
+def _parse_csv_movie(line: bytes) -> tuple[str, str, list[str]]:
+    """Return number, title and genres of a line of ``movies.csv``."""
     try:
         fields = next(csv.reader([decoded(line)], strict=True), [])
     except csv.Error as error:
         raise ValueError(f"not CSV ({error}): {excerpt(line)}") from error
-    return _three(fields, line)
+    return _movie_fields(fields, line)
 
 
-def _dat_fields(line: bytes) -> tuple[str, str, list[str]]:
-    return _three(_old_text(line).split("::"), line)
+def _parse_dat_movie(line: bytes) -> tuple[str, str, list[str]]:
+    """Return number, title and genres of a line of ``movies.dat``."""
+    return _movie_fields(_utf8_or_latin1(line).split("::"), line)
 
 
-def _three(fields: list[str], line: bytes) -> tuple[str, str, list[str]]:
+def _movie_fields(fields: list[str], line: bytes) -> tuple[str, str, list[str]]:
+    """Return number, title and split genres, or raise a ValueError if there are not three fields."""
     if len(fields) != 3:
         raise ValueError(f"{len(fields)} fields, not movie, title and genres: {excerpt(line)}")
     number, title, genres = fields
     return number, title, genres.split("|")
 
 
-def _flag_fields(line: bytes) -> tuple[str, str, list[str]]:
-    fields = _old_text(line).split("|")
+def _parse_item_movie(line: bytes) -> tuple[str, str, list[str]]:
+    """Return number, title and genres of a line of ``u.item``, where genres are flags."""
+    fields = _utf8_or_latin1(line).split("|")
     flags = fields[5:]
     if len(flags) != len(GENRES_100K) or not set(flags) <= {"0", "1"}:
         raise ValueError(f"not movie, title, dates, URL and 19 flags of 0 or 1: {excerpt(line)}")
@@ -274,8 +317,11 @@ def _flag_fields(line: bytes) -> tuple[str, str, list[str]]:
     return fields[0], fields[1], [genre for genre in genres if genre != "unknown"]
 
 
-def _old_text(line: bytes) -> str:
-    """UTF-8 as in 10M, else Latin-1 as in 100k and 1M: the accents of Latin-1 titles are no UTF-8."""
+def _utf8_or_latin1(line: bytes) -> str:
+    """Return a line as text, from UTF-8 as in 10M, or from Latin-1 as in 100k and 1M.
+
+    The accents of Latin-1 titles are not valid UTF-8, so the two cannot be confused.
+    """
     try:
         return decoded(line)
     except ValueError:
@@ -283,7 +329,8 @@ def _old_text(line: bytes) -> str:
 
 
 RELEASES = (
-    _Release(b"userId,movieId,rating,timestamp", b"movieId,title,genres", ",", True, _csv_fields),
-    _Release(b"::", b"::", "::", False, _dat_fields),
-    _Release(b"\t", b"|", "\t", False, _flag_fields),
+    _Release(b"userId,movieId,rating,timestamp", b"movieId,title,genres", ",", True, _parse_csv_movie),
+    _Release(b"::", b"::", "::", False, _parse_dat_movie),
+    _Release(b"\t", b"|", "\t", False, _parse_item_movie),
 )
+"""All families of releases. The last marks are the least specific, so the order matters."""

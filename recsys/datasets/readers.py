@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from recsys.datasets.corpus import Corpus
 
 Reader = Callable[..., "Corpus"]
-"""A function marked by :func:`reader`. Its parameters that take a ``Path`` are its files, all others options."""
+"""A function marked by :func:`reader`.
+
+Its parameters with the type ``Path`` are its files. All others are options.
+"""
 
 AnyReader = TypeVar("AnyReader", bound=Reader)
 
@@ -49,12 +52,13 @@ def is_search(read: Reader) -> bool:
     return bool(getattr(read, _MARK))
 
 
-def _accept(found: Any) -> Reader:
-    if not callable(found) or not hasattr(found, _MARK):
+def _accept(plugin: Any) -> Reader:
+    """Return the object that a name leads to, or raise a ValueError if it is no marked reader."""
+    if not callable(plugin) or not hasattr(plugin, _MARK):
         raise ValueError(
             "it is not marked as a reader; write @reader, from recsys.datasets.readers, above the function"
         )
-    marked: Reader = found
+    marked: Reader = plugin
     return marked
 
 
@@ -81,9 +85,12 @@ def read_corpus(name: str, **arguments: Any) -> Corpus:
         name: A name in :data:`READERS`, or ``module:function``.
         **arguments: Files and options of the reader.
 
+    Returns:
+        The corpus.
+
     Raises:
-        ValueError: If the reader returns no corpus, or queries although it is not marked with
-            ``search=True``, or none although it is.
+        ValueError: If the name is unknown; if the reader returns no corpus; if it returns queries although it
+            is not marked with ``search=True``; or if it returns none although it is.
     """
     from recsys.datasets.corpus import Corpus  # noqa: PLC0415 — polars loads slowly
 
@@ -92,8 +99,8 @@ def read_corpus(name: str, **arguments: Any) -> Corpus:
     if not isinstance(corpus, Corpus):
         raise ValueError(f"reader {name!r} must return a Corpus, not {type(corpus).__name__}")
     if (corpus.queries is not None) != is_search(read):
-        found, mark = (
+        returned, mark = (
             ("queries", "search=True") if corpus.queries is not None else ("no queries", "search=False")
         )
-        raise ValueError(f"reader {name!r} returns {found}: mark it with @reader({mark})")
+        raise ValueError(f"reader {name!r} returns {returned}: mark it with @reader({mark})")
     return corpus

@@ -1,4 +1,4 @@
-"""What is fuzzed: every reader, with small sound files of every release and format."""
+"""The targets of fuzzing: every reader, with small valid files of every release and format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys.datasets.formats.lines import opened
+from recsys.datasets.formats.lines import open_unpacked
 from recsys.datasets.published_codes import read_codes
 from recsys.datasets.readers import READERS
 from recsys.datasets.synthetic import CORPORA, write_shop
@@ -19,19 +19,19 @@ from recsys.datasets.synthetic import CORPORA, write_shop
 Files = dict[str, Path]
 
 ITEMS = ("a", "b", "c")
-"""Whose codes are looked for."""
+"""Items whose codes are read."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A reader and files of one format that it can read.
+    """A reader and valid files of one format.
 
     Attributes:
-        name: of the format, and of the folder of its files.
-        reader: how users call it.
-        read: takes the files and some of ``options`` by name.
-        files: sound ones, not packed.
-        options: sets of options, of which each round draws one.
+        name: Name of the format, and of the folder of its files.
+        reader: Name of the reader for users.
+        read: The reader, called with the files and one set of options.
+        files: Valid files, not compressed, by parameter.
+        options: Sets of options, of which each round draws one.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Target:
 
 
 def make_targets(folder: Path) -> list[Target]:
-    """Write the files of all targets; the same bytes whenever this is called."""
+    """Write the files of all targets, with the same bytes in every call."""
     targets = [target for corpus in CORPORA for target in _shops(folder, corpus)]
     by_name = {target.name: target for target in targets}
     return [
@@ -55,7 +55,7 @@ def make_targets(folder: Path) -> list[Target]:
 
 
 def _shops(folder: Path, corpus: str) -> list[Target]:
-    """The made-up shop in each of a corpus's formats."""
+    """Return a target for each format of a corpus, with files of the made-up shop."""
     choices = [{name: value} for name, values in CORPORA[corpus][1].items() for value in values] or [{}]
     targets = []
     for choice in choices:
@@ -79,17 +79,17 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 def _unpacked(path: Path) -> Path:
-    """The same file as it is without gzip."""
+    """Replace a gzip file by its content, and return the new path."""
     if path.suffix != ".gz":
         return path
-    with opened(path) as packed:
-        path.with_suffix("").write_bytes(packed.read())
+    with open_unpacked(path) as content:
+        path.with_suffix("").write_bytes(content.read())
     path.unlink()
     return path.with_suffix("")
 
 
 def _ratings(folder: Path, target: Target) -> Target:
-    """The CSV file of ratings only, of the same release of Amazon's."""
+    """Return the target of the CSV file with ratings only, of the same Amazon release."""
     release = target.options[0]["release"]
     columns = {
         2014: ["reviewerID", "asin", "overall", "unixReviewTime"],
@@ -123,7 +123,7 @@ def _table(folder: Path, target: Target, ending: str) -> Target:
 def _codes(folder: Path, ending: str) -> Target:
     path = _new(folder, f"codes-{ending}") / f"codes.{ending}"
     codes = {
-        item: [place, 2, 0] for place, item in enumerate([*ITEMS, *(f"i{other}" for other in range(30))])
+        item: [index, 2, 0] for index, item in enumerate([*ITEMS, *(f"i{other}" for other in range(30))])
     }
     frame = pl.DataFrame({"item_id": list(codes), "codes": list(codes.values())})
     options: tuple[dict[str, Any], ...] = ({}, {"levels": 2}, {"codebook_size": 100})
@@ -135,7 +135,7 @@ def _codes(folder: Path, ending: str) -> Target:
     elif ending == "json":
         path.write_text(json.dumps(codes, indent=1))
     else:
-        path.write_text("".join(json.dumps({item: found}) + "\n" for item, found in codes.items()))
+        path.write_text("".join(json.dumps({item: own}) + "\n" for item, own in codes.items()))
     return Target(path.parent.name, "codes", partial(read_codes, item_ids=ITEMS), {"path": path}, options)
 
 

@@ -1,4 +1,4 @@
-"""What every release of Amazon's tells of its items."""
+"""The metadata of items in every release of Amazon product reviews."""
 
 from __future__ import annotations
 
@@ -14,66 +14,81 @@ from recsys.datasets.corpus import ITEMS
 from recsys.datasets.formats.lines import decoded, excerpt, parsed, unescaped
 
 Row = tuple[str, str, str, list[str], str]
-"""Of :data:`~recsys.datasets.corpus.ITEMS`."""
+"""A row of a frame with the columns :data:`~recsys.datasets.corpus.ITEMS`."""
 
 ITEM_FIELDS = {
     2014: ("asin", "title", "brand", "categories"),
     2018: ("asin", "title", "brand", "category"),
     2023: ("parent_asin", "title", "store", "categories"),
 }
-"""What a release calls the id, the title, the brand and the categories of an item."""
+"""Names of the id, title, brand and categories of an item in each release."""
 
 LEADING_ASIN = re.compile(rb"\s*\{\s*'asin':\s*'(\w+)'")
-"""The item of a line whose first key is ``asin``, as in the release of 2014: no text can come before it."""
+"""The item id at the start of a 2014 line, if ``asin`` is the first key, so that no text comes before it."""
 
 SCRIPT = "getTime"
-"""Stands in the titles of 2018 that are a script of the web page, as the release's own notes say."""
+"""Occurs in 2018 titles that are a script of the web page, as the notes of the release say."""
 
 
 def read_items(
     path: Path, release: int, wanted: set[str], *, skip_bad_lines: bool
 ) -> tuple[pl.DataFrame, int]:
-    """What is told of the items in ``wanted``, in the order of the file, and the number of lines skipped.
+    """Read the metadata of items.
+
+    Args:
+        path: The metadata file.
+        release: 2014, 2018 or 2023.
+        wanted: Ids of the items to return; others are ignored.
+        skip_bad_lines: Whether to leave broken lines out, count them and log the first, instead of raising
+            an error.
 
     Returns:
-        :data:`~recsys.datasets.corpus.ITEMS`; an item may stand there several times.
+        A frame with the columns :data:`~recsys.datasets.corpus.ITEMS`, in the order of the file, and the
+        number of skipped lines. An item may have several rows.
 
     Raises:
-        ValueError: a line is broken or the file is cut off.
+        ValueError: If a line is broken, or if the file is incomplete.
     """
     skipped = 0
-    rows = _scanned(path, release, wanted) if release != 2014 else None
+    rows = _scan_json(path, release, wanted) if release != 2014 else None
     if rows is None:
-        parse = _literal if release == 2014 else _json
-        found, skipped = parsed(
+        parse = _parse_literal if release == 2014 else _parse_json
+        rows_or_none, skipped = parsed(
             path, lambda line: parse(line, release, wanted), skip_bad_lines=skip_bad_lines
         )
-        rows = [row for row in found if row is not None]
+        rows = [row for row in rows_or_none if row is not None]
     return pl.DataFrame(rows, schema=ITEMS, orient="row"), skipped
 
 
-def _scanned(path: Path, release: int, wanted: set[str]) -> list[Row] | None:
-    """The items of a JSON file, or None where it holds anything odd."""
+def _scan_json(path: Path, release: int, wanted: set[str]) -> list[Row] | None:
+    """Return the rows of the wanted items, or None if the file must be parsed line by line.
+
+    That is so if a line is broken, or if polars might read a value differently from :func:`_parse_json`.
+    """
     item_id, title, brand, categories = ITEM_FIELDS[release]
     is_wanted = pl.col(item_id).is_in(pl.Series(sorted(wanted)).implode()) | pl.col(item_id).is_null()
-    file = glob.escape(str(path))  # else polars takes brackets in names for a pattern
+    file = glob.escape(str(path))  # polars would treat brackets in the name as a pattern
     try:
-        found = pl.scan_ndjson(file, schema=_schema(release)).filter(is_wanted).collect(engine="streaming")
+        items = pl.scan_ndjson(file, schema=_schema(release)).filter(is_wanted).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return None
-    texts = pl.concat([found[title], found[brand], found[categories].explode()])
-    has_half = texts.str.contains("\x00", literal=True).any()  # polars makes NUL of halves of characters
-    if has_half or found[item_id].null_count():
+    texts = pl.concat([items[title], items[brand], items[categories].explode()])
+    has_surrogate = texts.str.contains("\x00", literal=True).any()  # polars reads lone surrogates as NUL
+    if has_surrogate or items[item_id].null_count():
         return None
-    return [_row(fields, release) for fields in found.iter_rows(named=True)]
+    return [_row(fields, release) for fields in items.iter_rows(named=True)]
 
 
 def _schema(release: int) -> dict[str, pl.DataType]:
+    """Return the types of :data:`ITEM_FIELDS` for polars."""
     return dict(zip(ITEM_FIELDS[release], (pl.String, pl.String, pl.String, pl.List(pl.String)), strict=True))
 
 
-def _literal(line: bytes, release: int, wanted: set[str]) -> Row | None:
-    """A line of 2014. Parsing costs nearly all the time, so lines that begin with another item are spared."""
+def _parse_literal(line: bytes, release: int, wanted: set[str]) -> Row | None:
+    """Return the row of a 2014 line, None if the item is not wanted.
+
+    A line that begins with the id of another item is not parsed, because parsing takes nearly all the time.
+    """
     leading = LEADING_ASIN.match(line)
     if leading and leading[1].decode() not in wanted:
         return None
@@ -84,24 +99,26 @@ def _literal(line: bytes, release: int, wanted: set[str]) -> Row | None:
     return _wanted_row(fields, release, wanted, line)
 
 
-def _json(line: bytes, release: int, wanted: set[str]) -> Row | None:
+def _parse_json(line: bytes, release: int, wanted: set[str]) -> Row | None:
+    """Return the row of a 2018 or 2023 line, None if the item is not wanted."""
     try:
         fields = json.loads(decoded(line))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {excerpt(line)}") from error
-    if isinstance(fields, dict) and not _holds_texts(fields, release):
-        fields = _as_texts(line, release)
+    if isinstance(fields, dict) and not _has_only_texts(fields, release):
+        fields = _fields_as_texts(line, release)
     return _wanted_row(fields, release, wanted, line)
 
 
-def _holds_texts(fields: dict[str, object], release: int) -> bool:
+def _has_only_texts(fields: dict[str, object], release: int) -> bool:
+    """Return whether the fields of an item are texts, lists of texts, or missing."""
     *texts, categories = (fields.get(name) for name in ITEM_FIELDS[release])
     names = categories if isinstance(categories, list) else []
     return all(text is None or isinstance(text, str) for text in (*texts, *names))
 
 
-def _as_texts(line: bytes, release: int) -> dict[str, object]:
-    """The fields of a line, numbers and the like as the texts that :func:`_scanned` makes of them."""
+def _fields_as_texts(line: bytes, release: int) -> dict[str, object]:
+    """Return the fields of a line, with numbers and booleans as the texts that :func:`_scan_json` returns."""
     try:
         return pl.read_ndjson(line, schema=_schema(release)).row(0, named=True)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -109,6 +126,7 @@ def _as_texts(line: bytes, release: int) -> dict[str, object]:
 
 
 def _wanted_row(fields: object, release: int, wanted: set[str], line: bytes) -> Row | None:
+    """Return the row of an item, None if it is not wanted; raise a ValueError if it has no id."""
     name = ITEM_FIELDS[release][0]
     if not isinstance(fields, dict) or not isinstance(fields.get(name), str):
         raise ValueError(f"not a {'dict' if release == 2014 else 'JSON object'} with {name}: {excerpt(line)}")
@@ -116,18 +134,19 @@ def _wanted_row(fields: object, release: int, wanted: set[str], line: bytes) -> 
 
 
 def _row(fields: dict[str, object], release: int) -> Row:
+    """Return the row of an item with clean texts; raise a ValueError if a field has another type."""
     item_id, title, brand, categories = (fields.get(name) for name in ITEM_FIELDS[release])
     title, brand, categories = title or "", brand or "", categories or []
     if not (isinstance(item_id, str) and isinstance(title, str) and isinstance(brand, str)):
         raise ValueError(f"{' and '.join(ITEM_FIELDS[release][1:3])} must be texts")
     paths = categories if release == 2014 else [categories]
     if not (isinstance(paths, list) and all(isinstance(path, list) for path in paths)):
-        kind = "a list of lists of names" if release == 2014 else "a list of names"
-        raise ValueError(f"{ITEM_FIELDS[release][3]} must be {kind}")
-    found = [name for path in paths for name in path if name is not None]
-    if not all(isinstance(name, str | int | float) for name in found):
+        expected = "a list of lists of names" if release == 2014 else "a list of names"
+        raise ValueError(f"{ITEM_FIELDS[release][3]} must be {expected}")
+    raw_names = [name for path in paths for name in path if name is not None]
+    if not all(isinstance(name, str | int | float) for name in raw_names):
         raise ValueError(f"the names in {ITEM_FIELDS[release][3]} must be texts")
-    names = dict.fromkeys(_clean(str(name)) for name in found)
+    names = dict.fromkeys(_clean(str(name)) for name in raw_names)  # distinct, in order
     names.pop("", None)
     return (
         item_id,
@@ -139,5 +158,5 @@ def _row(fields: dict[str, object], release: int) -> Row:
 
 
 def _clean(text: str) -> str:
-    """Entities decoded, white space evened out, halves of characters replaced."""
+    """Return a text with HTML entities decoded, lone surrogates replaced, and single spaces."""
     return " ".join(unescaped(text).encode(errors="replace").decode().split())

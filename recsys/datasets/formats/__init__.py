@@ -1,1 +1,1 @@
-"""Files of lines, of tab-separated fields and of tables, read in parts and checked."""
+"""Checked reading of text lines, tab-separated files and tables, in parts where files are large."""

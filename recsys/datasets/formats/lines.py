@@ -1,4 +1,4 @@
-"""Text files by lines: plain, gzip or zstd, with the number of each; broken ones stop, or are counted."""
+"""Numbered lines of text files, plain or compressed; broken lines raise an error or are skipped."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ import pyarrow as pa
 Row = TypeVar("Row")
 
 LAST_SECOND = 253_402_300_799
-"""Of the year 9999, since 1970; a time after it is in another unit."""
+"""The last second of the year 9999, in seconds since 1970. A larger number is a time in another unit."""
 
 LONGEST_LINE = 2**24
-"""Bytes; what is longer is no record of any corpus, and may be a whole file without line ends."""
+"""Largest length of a line in bytes. No corpus has longer records; a longer line is probably no text."""
 
 _DAMAGED = (EOFError, OSError, zlib.error)
+"""Errors that mean that a compressed file is incomplete or damaged."""
 
 logger = logging.getLogger(__name__)
 
 
 def checked_file(path: str | Path, what: str) -> Path:
-    """The path of a file that is there and holds something.
+    """Return the path of a file after checking that the file exists and is not empty.
+
+    Args:
+        path: Path of the file.
+        what: What the file contains, in a word for error messages, such as ``ratings``.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: it is not there, or is a directory.
-        ValueError: it is empty.
+        FileNotFoundError: If there is no such file.
+        IsADirectoryError: If the path is a directory.
+        ValueError: If the file is empty.
     """
     path = Path(path)
     if path.is_dir():
@@ -44,8 +50,11 @@ def checked_file(path: str | Path, what: str) -> Path:
     return path
 
 
-def opened(path: Path) -> BinaryIO:
-    """The file's bytes; gzip and zstd are told by how they begin, not by the name, and unpacked."""
+def open_unpacked(path: Path) -> BinaryIO:
+    """Open a file for reading bytes, and unpack gzip and zstd.
+
+    The first bytes decide whether the file is compressed, not its name.
+    """
     with path.open("rb") as raw:
         magic = raw.read(4)
     if magic[:2] == b"\x1f\x8b":
@@ -56,13 +65,21 @@ def opened(path: Path) -> BinaryIO:
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """All lines that are not blank, and their numbers from 1; a byte order mark of UTF-8 is no part of them.
+    """Yield the number of each line, from 1, and its bytes.
+
+    Blank lines are counted but not yielded. A UTF-8 byte order mark is removed.
+
+    Args:
+        path: Path of the file, plain, gzip or zstd.
+
+    Yields:
+        Line number and line, with its line end.
 
     Raises:
-        ValueError: the file is cut off or damaged, or a line is longer than :data:`LONGEST_LINE`.
+        ValueError: If the file is incomplete or damaged, or if a line is longer than :data:`LONGEST_LINE`.
     """
     number = 0
-    file = opened(path)
+    file = open_unpacked(path)
     try:
         with file:
             while line := file.readline(LONGEST_LINE):
@@ -82,19 +99,31 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 def parsed(
     path: Path, parse: Callable[[bytes], Row], *, skip_bad_lines: bool, header: bool = False
 ) -> tuple[list[Row], int]:
-    """What ``parse`` makes of each line, and the number of lines skipped.
+    r"""Parse all lines of a file.
 
     Args:
-        path: of the file.
-        parse: raises a ValueError that says what is wrong with a line.
-        skip_bad_lines: leave broken lines out, count them and log the first, instead of raising.
-        header: whether the first line is passed over.
+        path: Path of the file, plain, gzip or zstd.
+        parse: Function of a line. It must raise a ValueError with the reason if the line is broken.
+        skip_bad_lines: Whether to leave broken lines out, count them and log the first three, instead of
+            raising an error.
+        header: Whether the first line is a header, which is not parsed.
+
+    Returns:
+        The results of ``parse``, and the number of skipped lines.
 
     Raises:
-        ValueError: ``parse`` raised one, unless bad lines are skipped; the message names file and line.
+        ValueError: If a line is broken and not skipped, or if the file is damaged. The message names the
+            file and the line.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "counts.txt"
+        >>> _ = path.write_text("count\n3\nmany\n5\n")
+        >>> parsed(path, int, skip_bad_lines=True, header=True)
+        ([3, 5], 1)
     """
     rows: list[Row] = []
-    skipped: list[str] = []
+    problems: list[str] = []
     for number, line in lines_of(path):
         if header and number == 1:
             continue
@@ -103,17 +132,25 @@ def parsed(
         except ValueError as error:
             if not skip_bad_lines:
                 raise ValueError(f"{path}, line {number}: {error} (skip_bad_lines leaves it out)") from error
-            skipped.append(f"line {number}: {error}")
-    if skipped:
-        logger.warning("%s: %d broken lines skipped; %s", path, len(skipped), "; ".join(skipped[:3]))
-    return rows, len(skipped)
+            problems.append(f"line {number}: {error}")
+    if problems:
+        logger.warning("%s: %d broken lines skipped; %s", path, len(problems), "; ".join(problems[:3]))
+    return rows, len(problems)
 
 
 def decoded(line: bytes, encoding: str = "utf-8") -> str:
-    """The line as text, without its end.
+    r"""Return a line as text, without its line end.
+
+    Args:
+        line: Bytes of the line.
+        encoding: Name of the encoding.
 
     Raises:
-        ValueError: it is not in that encoding.
+        ValueError: If the line is not in this encoding.
+
+    Example:
+        >>> decoded(b"caf\xc3\xa9\r\n")
+        'café'
     """
     try:
         return line.decode(encoding).rstrip("\r\n")
@@ -122,12 +159,19 @@ def decoded(line: bytes, encoding: str = "utf-8") -> str:
 
 
 def excerpt(line: bytes) -> str:
-    """The beginning of a line, for messages."""
+    """Return the first 60 bytes of a line in quotes, for error messages."""
     return repr(line[:60].decode(errors="replace"))
 
 
 def unescaped(text: str) -> str:
-    """HTML entities as what they stand for; all left alone if one has more digits than Python takes."""
+    """Return a text with HTML entities replaced by their characters.
+
+    A text with an entity of more digits than Python can convert is returned unchanged.
+
+    Example:
+        >>> unescaped("Bath &amp; Body")
+        'Bath & Body'
+    """
     try:
         return html.unescape(text)
     except ValueError:

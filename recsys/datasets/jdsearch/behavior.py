@@ -1,4 +1,4 @@
-"""What users of JDsearch did: the lines of its file, checked and taken apart."""
+"""The behavior of JDsearch's users: the lines of its file, checked and split into frames."""
 
 from __future__ import annotations
 
@@ -10,153 +10,170 @@ import polars as pl
 
 from recsys.datasets.corpus import JUDGEMENTS
 from recsys.datasets.formats.lines import checked_file
-from recsys.datasets.formats.tabbed import Tabbed, odd, uneven
+from recsys.datasets.formats.tabbed import TabFile, element_problem, length_problem
 
 HISTORY = ("history_qry_list", "history_wid_list", "history_type_list", "history_time_list")
 BEHAVIOR = ("query", "candidate_wid_list", "candidate_label_list", *HISTORY)
+"""Columns of the behavior file."""
 
 GAINS: Mapping[str, float] = {"CLICK": 1.0, "CART": 2.0, "ORD": 3.0, "FLW": 1.0}
-"""What a product is worth by what the user did with it: clicked, put into the cart, ordered, followed."""
+"""Gain of a product by the user's action: clicked, put into the cart, ordered, followed."""
 
 LABELS = {1.0: "CLICK", 2.0: "CART", 3.0: "ORD"}
-"""What the labels of candidates stand for; 0 is none of it."""
+"""Action that each label of a candidate means. The label 0 means no action."""
 
 NO_QUERY = ("-1", "")
+"""Texts in place of a query if there was none."""
+
 LONGEST_INTERVAL = 10**12
-"""So many of these as a line can hold still add up to less than 2^63."""
+"""Largest interval. The sum of the intervals of the longest possible line is below 2^63."""
 
 
 @dataclass(frozen=True)
 class Behavior:
-    """What users did; ``user`` is the place of the line.
+    """The behavior of users. In all frames ``user`` is the number of the user's line, without the header.
 
     Attributes:
-        users: ``user``, ``text`` of the test query.
-        events: ``user``, ``asked``, ``item_id``, ``timestamp``, ``gain``, in the order of the source. Those
-            that a user did under one query share ``asked``, which rises with the time of the first of
-            them; it is null where there was no query.
-        queries: ``user``, ``asked``, ``text``.
-        shown: ``user``, ``item_id``, ``gain``: candidates of the test query.
-        skipped: broken lines.
+        users: One row for each user: ``user`` and ``text``, the text of the test query.
+        events: Histories in the order of the source: ``user``, ``query_row``, ``item_id``, ``timestamp``,
+            ``gain``. ``query_row`` identifies the query; it is equal for all events of a user with the same
+            query text, rises with the time of the first of them, and is null if there was no query.
+        queries: Queries of histories: ``user``, ``query_row``, ``text``.
+        candidates: Candidates of test queries: ``user``, ``item_id``, ``gain``.
+        skipped: Number of broken lines that were skipped.
     """
 
     users: pl.DataFrame
     events: pl.DataFrame
     queries: pl.DataFrame
-    shown: pl.DataFrame
+    candidates: pl.DataFrame
     skipped: int
 
     def item_ids(self) -> pl.Series:
-        """Of all that was touched or shown, sorted."""
-        return pl.concat([self.events["item_id"].unique(), self.shown["item_id"].unique()]).unique().sort()
+        """Return the ids of all items in histories or among candidates, sorted."""
+        return (
+            pl.concat([self.events["item_id"].unique(), self.candidates["item_id"].unique()]).unique().sort()
+        )
 
     def tested(self) -> pl.DataFrame:
-        """The users whose test query has an answer."""
-        answered = self.shown.filter(pl.col("gain") > 0)
-        asking = self.users.filter(~pl.col("text").is_in(NO_QUERY))
-        return asking.join(answered, on="user", how="semi", maintain_order="left")
+        """Return the rows of ``users`` whose test query has an answer."""
+        answers = self.candidates.filter(pl.col("gain") > 0)
+        with_query = self.users.filter(~pl.col("text").is_in(NO_QUERY))
+        return with_query.join(answers, on="user", how="semi", maintain_order="left")
 
     def with_items(self, item_ids: pl.Series) -> Behavior:
-        """Without events and candidates of other items."""
-        known = pl.col("item_id").is_in(item_ids.implode())
-        return replace(self, events=self.events.filter(known), shown=self.shown.filter(known))
+        """Return the behavior without events and candidates of other items."""
+        is_kept = pl.col("item_id").is_in(item_ids.implode())
+        return replace(self, events=self.events.filter(is_kept), candidates=self.candidates.filter(is_kept))
 
     def with_users(self, users: pl.DataFrame) -> Behavior:
-        """Without other users."""
-        known = pl.col("user").is_in(users["user"].implode())
+        """Return the behavior of these users only, who are rows of ``users``."""
+        is_kept = pl.col("user").is_in(users["user"].implode())
         return replace(
             self,
             users=users,
-            events=self.events.filter(known),
-            queries=self.queries.filter(known),
-            shown=self.shown.filter(known),
+            events=self.events.filter(is_kept),
+            queries=self.queries.filter(is_kept),
+            candidates=self.candidates.filter(is_kept),
         )
 
 
 def read_behavior(path: Path, gains: Mapping[str, float], skip_bad_lines: bool) -> Behavior:
-    """All sound lines of the file.
+    """Read the lines of the behavior file that are not broken.
+
+    Args:
+        path: The behavior file.
+        gains: Gain by action, for each key of :data:`GAINS`.
+        skip_bad_lines: Whether to leave broken lines out, count them and log the first, instead of raising
+            an error.
+
+    Returns:
+        The behavior of all users.
 
     Raises:
-        OSError: it is missing, or a directory.
-        ValueError: it is empty, cut off, or a line is broken and not to be skipped.
+        OSError: If the file does not exist or is a directory.
+        ValueError: If the file is empty or incomplete, or if a line is broken and not skipped.
     """
-    table = Tabbed(checked_file(path, "behavior"), BEHAVIOR, skip_bad_lines)
-    blocks = [_behavior_of(table.sound(_split(block), _PROBLEM), gains) for block in table.blocks()]
-    users = sum(len(block[0]) for block in blocks)
-    if not users:
+    table = TabFile(checked_file(path, "behavior"), BEHAVIOR, skip_bad_lines)
+    blocks = [
+        _block_frames(table.without_broken(_split_lists(block), _PROBLEM), gains) for block in table.blocks()
+    ]
+    if not any(len(users) for users, *_ in blocks):
         raise ValueError(f"{path}: holds no users ({table.skipped} broken lines skipped)")
-    users, events, queries, shown = (pl.concat(frames) for frames in zip(*blocks, strict=True))
-    return Behavior(users, events, queries, shown, table.skipped)
+    users, events, queries, candidates = (pl.concat(frames) for frames in zip(*blocks, strict=True))
+    return Behavior(users, events, queries, candidates, table.skipped)
 
 
-def _split(block: pl.DataFrame) -> pl.DataFrame:
-    """The lists of a block as lists."""
-    nothing = pl.lit([], dtype=pl.List(pl.String))
+def _split_lists(block: pl.DataFrame) -> pl.DataFrame:
+    """Split the texts of list columns into lists."""
+    empty = pl.lit([], dtype=pl.List(pl.String))
     return block.with_columns(
-        pl.when(pl.col(name) == "").then(nothing).otherwise(pl.col(name).str.split("_")).alias(name)
+        pl.when(pl.col(name) == "").then(empty).otherwise(pl.col(name).str.split("_")).alias(name)
         for name in BEHAVIOR
         if name.endswith("_list")
     )
 
 
-def _behavior_of(block: pl.DataFrame, gains: Mapping[str, float]) -> tuple[pl.DataFrame, ...]:
-    """The frames of :class:`Behavior` for sound lines."""
+def _block_frames(block: pl.DataFrame, gains: Mapping[str, float]) -> tuple[pl.DataFrame, ...]:
+    """Return the first four frames of :class:`Behavior`, in their order, for a block of lines."""
     user = pl.col("place").alias("user")
+    # The last interval is that of the test query, which is no event of the history.
     lists = block.filter(pl.col("history_wid_list").list.len() > 0).with_columns(
         pl.col("history_time_list").list.head(pl.col("history_time_list").list.len() - 1)
     )
     history = lists.select(user, *HISTORY).explode(HISTORY).with_row_index("row")
     events = history.select(
         "user",
-        asked=pl.col("row").min().over("user", "history_qry_list"),
+        query_row=pl.col("row").min().over("user", "history_qry_list"),
         item_id="history_wid_list",
         timestamp=pl.col("history_time_list").cast(pl.Int64).cum_sum().over("user"),
         gain=pl.col("history_type_list").replace_strict(dict(gains), return_dtype=JUDGEMENTS["gain"]),
         text=terms("history_qry_list"),
-    ).with_columns(asked=pl.when(~pl.col("text").is_in(NO_QUERY)).then("asked"))
-    queries = events.drop_nulls("asked").unique("asked", keep="first", maintain_order=True)
-    gain_of = {0.0: 0.0, **{label: gains[kind] for label, kind in LABELS.items()}}
-    candidates = ["candidate_wid_list", "candidate_label_list"]
-    shown = (
+    ).with_columns(query_row=pl.when(~pl.col("text").is_in(NO_QUERY)).then("query_row"))
+    queries = events.drop_nulls("query_row").unique("query_row", keep="first", maintain_order=True)
+    label_gains = {0.0: 0.0, **{label: gains[action] for label, action in LABELS.items()}}
+    candidate_columns = ["candidate_wid_list", "candidate_label_list"]
+    candidates = (
         block.filter(pl.col("candidate_wid_list").list.len() > 0)
-        .select(user, *candidates)
-        .explode(candidates)
+        .select(user, *candidate_columns)
+        .explode(candidate_columns)
     )
     return (
         block.select(user, text=terms("query")),
         events.drop("text"),
-        queries.select("user", "asked", "text"),
-        shown.select(
+        queries.select("user", "query_row", "text"),
+        candidates.select(
             "user",
             item_id="candidate_wid_list",
             gain=pl.col("candidate_label_list")
             .cast(pl.Float64)
-            .replace_strict(gain_of, return_dtype=JUDGEMENTS["gain"]),
+            .replace_strict(label_gains, return_dtype=JUDGEMENTS["gain"]),
         ),
     )
 
 
 def terms(name: str) -> pl.Expr:
-    """The terms of a column, parted by blanks."""
+    """Return an expression for a column's texts with spaces between the terms."""
     return pl.col(name).str.replace_all("\x18", " ", literal=True)
 
 
 _PROBLEM = pl.coalesce(
-    uneven("candidate_label_list", "candidate_wid_list"),
-    uneven("history_qry_list", "history_wid_list"),
-    uneven("history_type_list", "history_wid_list"),
-    uneven("history_time_list", "history_wid_list", more=1),
-    odd("candidate_wid_list", pl.element() != "", "ids are not empty"),
-    odd("history_wid_list", pl.element() != "", "ids are not empty"),
-    odd(
+    length_problem("candidate_label_list", "candidate_wid_list"),
+    length_problem("history_qry_list", "history_wid_list"),
+    length_problem("history_type_list", "history_wid_list"),
+    length_problem("history_time_list", "history_wid_list", more=1),
+    element_problem("candidate_wid_list", pl.element() != "", "ids are not empty"),
+    element_problem("history_wid_list", pl.element() != "", "ids are not empty"),
+    element_problem(
         "candidate_label_list",
         pl.element().cast(pl.Float64, strict=False).is_in([0.0, *LABELS]),
         "labels are 0, 1, 2 or 3",
     ),
-    odd("history_type_list", pl.element().is_in(list(GAINS)), f"types are {', '.join(GAINS)}"),
-    odd(
+    element_problem("history_type_list", pl.element().is_in(list(GAINS)), f"types are {', '.join(GAINS)}"),
+    element_problem(
         "history_time_list",
         pl.element().cast(pl.Int64, strict=False).is_between(0, LONGEST_INTERVAL),
         f"intervals are whole numbers from 0 to {LONGEST_INTERVAL}",
     ),
 )
+"""The first problem of a line, null if it has none."""

@@ -88,7 +88,7 @@ def test_reads_the_release_of_2018(tmp_path: Path) -> None:
         {"asin": "B2", "title": "var t = (new Date()).getTime();", "brand": "\n  by Me", "category": []},
         {"asin": "B3", "title": "", "brand": None, "category": None},
     ]
-    for described in (meta, [*meta, ["not", "an", "object"]]):  # the fast way, and line by line
+    for described in (meta, [*meta, ["not", "an", "object"]]):  # by polars, and line by line
         corpus = read_amazon(
             reviews_file(tmp_path),
             json_meta_file(tmp_path, described),
@@ -286,7 +286,7 @@ def test_quoted_cells_are_read_as_their_contents(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rating", ["", "\r", '"', '"' * 999, "é"])
-def test_a_rating_that_nobody_looks_at_makes_no_difference(tmp_path: Path, rating: str) -> None:
+def test_the_rating_itself_makes_no_difference(tmp_path: Path, rating: str) -> None:
     lines = [line.replace("5.0", rating) for line in dict(RATINGS)[2018]]
     path = tmp_path / "r.csv"
     path.write_bytes("\n".join(lines).encode())
@@ -296,7 +296,7 @@ def test_a_rating_that_nobody_looks_at_makes_no_difference(tmp_path: Path, ratin
     assert read_amazon(path, release=2018, k_core=1, skip_bad_lines=True).digest() == sound.digest()
 
 
-def test_halves_of_characters_and_absurd_entities_stay_the_same_beside_a_broken_line(tmp_path: Path) -> None:
+def test_lone_surrogates_and_absurd_entities_stay_the_same_with_a_broken_line(tmp_path: Path) -> None:
     reviews = reviews_file(tmp_path)
     absurd = f"&#{'9' * 5000};"
     rows = [{"asin": "B1", "title": "half \ud800 of one", "category": ["R", "\ud83d"]}]
@@ -311,7 +311,7 @@ def test_halves_of_characters_and_absurd_entities_stay_the_same_beside_a_broken_
     assert again.items.equals(sound.items)
 
 
-def test_a_byte_order_mark_and_a_plus_make_no_difference_beside_a_broken_line(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_a_plus_make_no_difference_with_a_broken_line(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     lines = [line.replace(",5.0,", ",5.0,+") for line in dict(RATINGS)[2018]]
     for more, skipped in (([], 0), (["broken"], 1)):
@@ -320,7 +320,7 @@ def test_a_byte_order_mark_and_a_plus_make_no_difference_beside_a_broken_line(tm
         assert (corpus.skipped_lines, corpus.interactions.rows()) == (skipped, ROWS)
 
 
-def test_numbers_in_place_of_texts_are_the_same_texts_beside_a_broken_line(tmp_path: Path) -> None:
+def test_numbers_in_place_of_texts_are_the_same_texts_with_a_broken_line(tmp_path: Path) -> None:
     reviews = reviews_file(tmp_path)
     lines = ['{"asin": "B1", "title": -0, "brand": 1.50, "category": [7, null, true]}', '{"asin": 12}']
     sound = read_amazon(reviews, write(tmp_path / "m.json", lines), release=2018, k_core=1)
@@ -377,7 +377,7 @@ def test_a_bad_json_description_is_named_or_skipped(tmp_path: Path, line: str, c
     assert corpus.items["title"].to_list() == ["", "Soap & Co", ""]
 
 
-def test_half_a_character_in_a_text_is_replaced(tmp_path: Path) -> None:
+def test_lone_surrogates_in_a_text_are_replaced(tmp_path: Path) -> None:
     meta = meta_file(tmp_path, [{"asin": "B1", "title": "half \ud800", "categories": [["\udfff"]]}])
     assert read_amazon(reviews_file(tmp_path), meta, k_core=1).items.rows()[0] == (
         "B1",
@@ -414,7 +414,7 @@ def test_a_cut_off_file_is_refused_even_where_bad_lines_are_skipped(
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd])
-@pytest.mark.parametrize("first", ["", "{"])  # a broken line makes it go line by line
+@pytest.mark.parametrize("first", ["", "{"])  # with a broken line the file is parsed line by line
 def test_files_packed_in_pieces_are_read_whole(
     tmp_path: Path, pack: Callable[[bytes], bytes], first: str
 ) -> None:
@@ -460,7 +460,7 @@ LINES = st.lists(
 
 @settings(deadline=None, max_examples=60)  # the first call loads polars
 @given(lines=LINES, release=st.sampled_from([2014, 2018, 2023]), suffix=st.sampled_from([".json", ".csv"]))
-def test_whatever_stands_in_a_file_it_is_read_or_refused(
+def test_any_content_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], release: Any, suffix: str
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -476,7 +476,7 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused(
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.builds(event, NAMES, NAMES, st.integers(0, 2**31)), min_size=1, max_size=8))
-def test_the_slow_way_reads_what_the_fast_way_reads(
+def test_reading_line_by_line_gives_what_polars_gives(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
 ) -> None:
     file = tmp_path_factory.mktemp("both") / "reviews.json"
@@ -673,7 +673,7 @@ def test_brackets_in_a_path_are_no_pattern(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["", '{"reviewerID": "v"}\n'])
-def test_true_is_no_user_whatever_stands_beside_it(tmp_path: Path, broken: str) -> None:
+def test_true_is_no_user_in_any_file(tmp_path: Path, broken: str) -> None:
     sound = '{"reviewerID": "u", "asin": "B1", "unixReviewTime": 5}\n'
     odd = '{"reviewerID": true, "asin": "B1", "unixReviewTime": 5}\n'
     (tmp_path / "reviews.json").write_text(sound + odd + broken)

@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -6,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.datasets.corpus import EVENTS, ITEMS, JUDGEMENTS, QUERIES, Corpus, checked_gains, items_of
+from recsys.datasets.corpus import (
+    EVENTS,
+    ITEMS,
+    JUDGEMENTS,
+    QUERIES,
+    Corpus,
+    check_metadata,
+    checked_gains,
+    items_of,
+)
 from recsys.datasets.interactions import distinct_events, interactions_of, item_ids_of
 
 Event = tuple[str, str, int]
@@ -26,7 +36,7 @@ def corpus(*rows: Event, catalogue: tuple[str, ...] = ("a", "b")) -> Corpus:
 
 
 def peeled(pairs: list[tuple[str, str]], k: int) -> list[tuple[str, str]]:
-    """The k-core by its definition: take one that has too few away, until none has."""
+    """Return the k-core by its definition: remove one user or item with too few, until there is none."""
     while True:
         counts = Counter(u for u, _ in pairs) + Counter(i for _, i in pairs)
         few = next((name for name, count in counts.items() if count < k), None)
@@ -36,7 +46,7 @@ def peeled(pairs: list[tuple[str, str]], k: int) -> list[tuple[str, str]]:
 
 
 def settled(rows: list[Event], keep: Literal["first", "last"]) -> list[Event]:
-    """One event a pair by its definition; ``sorted`` is stable, as the order of the source asks for."""
+    """Return one event for each pair by its definition; ``sorted`` is stable, so ties keep their order."""
     by_time = sorted(rows, key=lambda row: row[2])
     chosen = {row[:2]: row for row in (by_time if keep == "last" else reversed(by_time))}
     return list(chosen.values())
@@ -78,7 +88,7 @@ def test_which_of_several_events_counts_and_ties_keep_the_order_of_the_source(
 def test_distinct_events_are_those_of_the_definition_in_the_order_of_the_source(
     rows: list[Event], keep: Literal["first", "last"]
 ) -> None:
-    # A fourth value tells equal events apart.
+    # A fourth value distinguishes equal events.
     numbered = events(*rows).with_row_index("row")
     kept = distinct_events(numbered, keep)
     assert kept["row"].is_sorted()
@@ -89,14 +99,14 @@ def test_distinct_events_are_those_of_the_definition_in_the_order_of_the_source(
 @given(ROWS)
 def test_categorical_ids_give_what_texts_give(rows: list[Event]) -> None:
     texts = events(*rows)
-    # Codes in another order than that of the names, some of which no event has.
+    # Codes in another order than the names, and names that no event has.
     kinds = {name: pl.Categorical(pl.Categories.random()) for name in ("user_id", "item_id")}
     for kind in kinds.values():
         pl.Series(list("zwvucba")).cast(kind)
-    found = interactions_of(texts.cast(kinds), k_core=2)
+    from_categorical = interactions_of(texts.cast(kinds), k_core=2)
     expected = interactions_of(texts, k_core=2)
-    assert found.rows() == expected.rows()
-    assert found.schema == expected.schema
+    assert from_categorical.rows() == expected.rows()
+    assert from_categorical.schema == expected.schema
 
 
 def test_ids_are_enums_of_the_users_that_are_left_and_of_the_catalogue() -> None:
@@ -106,7 +116,7 @@ def test_ids_are_enums_of_the_users_that_are_left_and_of_the_catalogue() -> None
     assert item_ids_of(core).to_list() == ["a", "b", "c"]
     assert core["item_id"].to_physical().to_list() == [2, 0, 0]
     assert item_ids_of(interactions_of(events(*rows))).to_list() == ["a", "c", "z"]
-    with pytest.raises(ValueError, match="1 events are with items not in the catalogue, first 'z'"):
+    with pytest.raises(ValueError, match="events have 1 items that are not in the catalogue; first: 'z'"):
         interactions_of(events(*rows), item_ids=pl.Series(["a", "b", "c"]))
 
 
@@ -138,6 +148,14 @@ def test_items_are_described_as_far_as_known() -> None:
         ("b", "", "", [], ""),
         ("c", "C", "", ["x"], "a text"),
     ]
+
+
+def test_metadata_of_another_corpus_is_refused_in_few_words() -> None:
+    path, item_ids = Path("meta.csv"), pl.Series(["a" * 20_000, "b"])
+    with pytest.raises(ValueError, match=r"meta\.csv: describes none of the 2 films, such as 'a{60}'; is it"):
+        check_metadata(path, item_ids, items("z"), "films")
+    check_metadata(path, item_ids, items("b", "z"), "films")
+    check_metadata(path, item_ids[:0], items("z"), "films")
 
 
 def test_statistics_by_hand() -> None:
@@ -193,23 +211,35 @@ def judgements(*rows: tuple[str, str, float]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=JUDGEMENTS, orient="row")
 
 
-ASKED = queries(("q1", "train", "soap", "u", 2), ("q2", "test", "comb", "", 0))
-JUDGED = judgements(("q1", "a", 1.0), ("q1", "b", 0.1), ("q2", "b", 1.0))
+GOOD_QUERIES = queries(("q1", "train", "soap", "u", 2), ("q2", "test", "comb", "", 0))
+GOOD_JUDGEMENTS = judgements(("q1", "a", 1.0), ("q1", "b", 0.1), ("q2", "b", 1.0))
 
 
 @pytest.mark.parametrize(
     ("asked", "judged", "complaint"),
     [
-        (None, JUDGED, "come together"),
-        (ASKED.reverse(), JUDGED, "sorted by query_id"),
-        (ASKED.with_columns(split=pl.lit("dev")), JUDGED, "must be one of train, valid, test, not 'dev'"),
-        (ASKED, JUDGED.reverse(), "sorted by query_id, then item_id"),
-        (ASKED, JUDGED[[0, 0, 2]], "each pair once"),
-        (ASKED, JUDGED[:2], "every query must have a judgement"),
-        (ASKED[:1], JUDGED, "every judgement a query"),
-        (ASKED, JUDGED.with_columns(gain=pl.lit(0, pl.Float32)), "above 0"),
-        (ASKED, judgements(("q1", "a", 1.0), ("q2", "z", 1.0)), "items not in items, first 'z'"),
-        (ASKED.with_columns(history=pl.lit(3, pl.Int64)), JUDGED, "longer than its user's interactions"),
+        (None, GOOD_JUDGEMENTS, "come together"),
+        (GOOD_QUERIES.reverse(), GOOD_JUDGEMENTS, "sorted by query_id"),
+        (
+            GOOD_QUERIES.with_columns(split=pl.lit("dev")),
+            GOOD_JUDGEMENTS,
+            "must be one of train, valid, test, not 'dev'",
+        ),
+        (GOOD_QUERIES, GOOD_JUDGEMENTS.reverse(), "sorted by query_id, then item_id"),
+        (GOOD_QUERIES, GOOD_JUDGEMENTS[[0, 0, 2]], "each pair once"),
+        (GOOD_QUERIES, GOOD_JUDGEMENTS[:2], "every query must have a judgement"),
+        (GOOD_QUERIES[:1], GOOD_JUDGEMENTS, "every judgement a query"),
+        (GOOD_QUERIES, GOOD_JUDGEMENTS.with_columns(gain=pl.lit(0, pl.Float32)), "above 0"),
+        (
+            GOOD_QUERIES,
+            judgements(("q1", "a", 1.0), ("q2", "z", 1.0)),
+            "items that items does not contain; first: 'z'",
+        ),
+        (
+            GOOD_QUERIES.with_columns(history=pl.lit(3, pl.Int64)),
+            GOOD_JUDGEMENTS,
+            "longer than its user's interactions",
+        ),
     ],
 )
 def test_broken_queries_are_refused(asked: pl.DataFrame | None, judged: pl.DataFrame, complaint: str) -> None:
@@ -229,11 +259,13 @@ def test_digest_tells_every_cell_apart_and_nothing_else() -> None:
         Corpus(catalogue.with_columns(title=pl.lit("new")), GOOD).digest(),
         Corpus(catalogue.with_columns(categories=pl.lit(["x"])), GOOD).digest(),
         Corpus(catalogue, GOOD).digest(),
-        Corpus(catalogue, GOOD, ASKED, JUDGED).digest(),
-        Corpus(catalogue, GOOD, ASKED, JUDGED.with_columns(gain=pl.lit(0.5, pl.Float32))).digest(),
+        Corpus(catalogue, GOOD, GOOD_QUERIES, GOOD_JUDGEMENTS).digest(),
+        Corpus(
+            catalogue, GOOD, GOOD_QUERIES, GOOD_JUDGEMENTS.with_columns(gain=pl.lit(0.5, pl.Float32))
+        ).digest(),
     ]
     assert len(set(digests)) == len(digests)
-    # No cell: what else the Enum of users holds, how many chunks a frame has, what was skipped.
+    # These are no cells: unused users of the Enum, the number of chunks of a frame, and skipped lines.
     more_users = GOOD.with_columns(pl.col("user_id").cast(pl.String).cast(pl.Enum(["s", "u", "v"])))
     in_chunks = pl.concat([items("a"), items("b")], rechunk=False)
     assert Corpus(in_chunks, more_users, skipped_lines=3).digest() == Corpus(catalogue, GOOD).digest()

@@ -1,4 +1,4 @@
-"""ESCI: true rows against the file, and every rule on made-up ones."""
+"""ESCI: real rows against the file, and every rule on made-up rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def raw(tmp_path: Path) -> Raw:
 
 
 class Raw:
-    """The two files, made up."""
+    """Two made-up files."""
 
     def __init__(self, folder: Path) -> None:
         self.examples, self.products = folder / "examples.parquet", folder / "products.parquet"
@@ -141,7 +141,7 @@ def test_there_are_no_users(raw: Raw) -> None:
     assert corpus.statistics() == {"users": 0, "items": 3, "interactions": 0, "mean_length": 0, "queries": 1}
 
 
-def test_the_lot_of_a_query_does_not_hang_on_others(raw: Raw) -> None:
+def test_the_split_of_a_query_does_not_depend_on_others(raw: Raw) -> None:
     rows: list[Row] = [("q", number, "A", "us", "E", 1, 1, "train") for number in range(1000)]
     tests: list[Row] = [("q", 5000 + number, "A", "us", "E", 1, 1, "test") for number in range(50)]
     all_of_them = splits(raw.read(rows + tests, valid_share=0.2))

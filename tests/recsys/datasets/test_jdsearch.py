@@ -1,4 +1,4 @@
-"""JDsearch: its own sample field by field, and every rule on made-up lines."""
+"""JDsearch: the published sample field by field, and every rule on made-up lines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def queries_of(corpus: Corpus) -> dict[str, tuple[str, str, str, int]]:
-    """Query → split, text, user, history."""
+    """Return split, text, user and history of each query."""
     assert corpus.queries is not None
     return {query: tuple(rest) for query, *rest in corpus.queries.iter_rows()}  # type: ignore[misc]
 
@@ -175,7 +175,7 @@ def test_a_pool_holds_the_test_queries_drawn_and_their_users_alone(path: Path, t
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("9 a 1.0 4 d CLICK", "has 6 columns parted by TAB, not 7"),
+        ("9 a 1.0 4 d CLICK", "has 6 columns separated by tabs, not 7"),
         ("9 a 1.0_1.0 4 d CLICK 0_1", "candidate_label_list must have as many as .* have 2 and 1 elements"),
         ("9 a 1.0 4_4 d CLICK 0_1", "history_qry_list must have as many as .* have 2 and 1 elements"),
         ("9 a 1.0 4 d CLICK_ORD 0_1", "history_type_list must have as many as .* have 2 and 1 elements"),
@@ -235,7 +235,7 @@ def test_odd_files_and_options_are_refused(path: Path, tmp_path: Path) -> None:
 
 
 @in_shared_data
-def test_the_sample_is_read_as_it_stands_in_the_file() -> None:
+def test_the_sample_is_read_field_by_field() -> None:
     corpus = read_jdsearch(DATA / "user_behavior_data_sample.txt", DATA / "product_meta_data_sample.txt")
     assert corpus.statistics()["users"] == 3
     assert len(corpus.interactions) == 182 + 46 + 2

@@ -194,7 +194,7 @@ BAD_MOVIES = [
     ("25M", "40,Title", "2 fields, not movie, title and genres"),
     ("25M", '40,"Title', "not CSV"),
     ("25M", "x,Title,Drama", "the movie is 'x'"),
-    ("25M", "20,Title,Drama", "movie 20 stands in a line above already"),
+    ("25M", "20,Title,Drama", "movie 20 has a line above already"),
     ("1M", "40::Title", "2 fields"),
     ("100k", f"40|Title||||{THRILLER}|0", "not movie, title, dates, URL and 19 flags"),
     ("100k", f"40|Title||||{THRILLER[:-1]}2", "not movie, title, dates, URL and 19 flags"),

@@ -1,4 +1,4 @@
-"""Codes as others publish them, in every format, and what is wrong with them in one message."""
+"""Published codes in every format, and one clear message for each error."""
 
 from __future__ import annotations
 
@@ -107,23 +107,27 @@ def test_a_codebook_size_holds_for_all_levels(tmp_path: Path) -> None:
         (
             {"b": None},
             {},
-            "1 items of the catalogue have no list of codes; first b",
+            "1 items of the catalogue have no list of codes; first: b",
         ),
-        ({"a": [], "c": []}, {}, "2 items of the catalogue have no list of codes; first a, c"),
+        ({"a": [], "c": []}, {}, "2 items of the catalogue have no list of codes; first: a, c"),
         (
             {"b": [1, 10**12, 1]},
             {},
             "1 items of the catalogue have codes above 10,000,000, are these item IDs?",
         ),
-        ({"b": [1, 3]}, {}, "1 items of the catalogue have not 3 codes, as the first has; first b"),
-        ({}, {"levels": 4}, "3 items of the catalogue have fewer than 4 codes; first a, b, c"),
-        ({"b": [1, -3, 1]}, {}, "1 items of the catalogue have codes that are no integers from 0; first b"),
-        ({"c": [1, None, 1]}, {}, "1 items of the catalogue have codes that are no integers from 0; first c"),
-        ({}, {"codebook_size": 5}, "1 items of the catalogue have codes above 4; first c"),
+        ({"b": [1, 3]}, {}, "1 items of the catalogue do not have 3 codes, as the first item has; first: b"),
+        ({}, {"levels": 4}, "3 items of the catalogue have fewer than 4 codes; first: a, b, c"),
+        ({"b": [1, -3, 1]}, {}, "1 items of the catalogue have codes that are no integers from 0; first: b"),
+        (
+            {"c": [1, None, 1]},
+            {},
+            "1 items of the catalogue have codes that are no integers from 0; first: c",
+        ),
+        ({}, {"codebook_size": 5}, "1 items of the catalogue have codes above 4; first: c"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["parquet", "json"])
-def test_what_is_wrong_with_the_codes_is_said_with_the_first_items(
+def test_wrong_codes_are_reported_with_the_first_items(
     suffix: str, changes: dict[str, Any], options: dict[str, int], expected: str, tmp_path: Path
 ) -> None:
     path, codes = tmp_path / f"codes.{suffix}", {**CODES, **changes}
@@ -142,29 +146,31 @@ def test_what_is_no_code_is_refused(code: object, tmp_path: Path) -> None:
     path = tmp_path / "codes.json"
     path.write_text(json.dumps({"a": [1], "b": [code]}))
     with pytest.raises(
-        ValueError, match="1 items of the catalogue have codes that are no integers from 0; first b"
+        ValueError, match="1 items of the catalogue have codes that are no integers from 0; first: b"
     ):
         read_codes(path, item_ids=["a", "b"])
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "json", "jsonl"])
-def test_an_item_that_stands_there_twice_is_refused(suffix: str, tmp_path: Path) -> None:
+def test_an_item_that_occurs_twice_is_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"codes.{suffix}"
     if suffix == "parquet":
         frame = pl.DataFrame({"item_id": ["a", "x", "b", "x", "a"], "codes": [[1], [2], [3], [4], [5]]})
         frame.write_parquet(path)
     else:
         path.write_text('{"a": [1], "x": [2], "b": [3], "x": [4], "a": [5]}')
-    with pytest.raises(ValueError, match=r"1 items of the catalogue stand there more than once; first a$"):
+    with pytest.raises(ValueError, match=r"1 items of the catalogue have more than one row; first: a$"):
         read_codes(path, item_ids=["a", "b"])
-    assert read_codes(path, item_ids=["b"]).codes.tolist() == [[3]]  # x is nobody's
+    assert read_codes(path, item_ids=["b"]).codes.tolist() == [
+        [3]
+    ]  # x, which occurs twice, is not in the catalogue
 
 
 def test_only_the_first_few_items_are_named(tmp_path: Path) -> None:
     path = tmp_path / "codes.json"
     path.write_text('{"0": [1]}')
     with pytest.raises(
-        ValueError, match=r"100 items of the catalogue do not stand there, but '0', .*; first i0, i1, i2$"
+        ValueError, match=r"100 items of the catalogue do not stand there, but '0', .*; first: i0, i1, i2$"
     ):
         read_codes(path, item_ids=[f"i{number}" for number in range(100)])
 
@@ -174,19 +180,23 @@ def test_only_the_first_few_items_are_named(tmp_path: Path) -> None:
     [
         ("codes.txt", "", "it must end in .parquet, .csv, .json or .jsonl"),
         ("codes.json", "{}", "there are no items"),
-        ("codes.json", '{"a": "1 2"}', "1 items of the catalogue have no list of codes; first a"),
-        ("codes.json", '{"a": null}', "1 items of the catalogue have no list of codes; first a"),
-        ("codes.csv", 'item_id,codes\na,"[1, 2]"\n', "no integers from 0 (a CSV has one column a level)"),
+        ("codes.json", '{"a": "1 2"}', "1 items of the catalogue have no list of codes; first: a"),
+        ("codes.json", '{"a": null}', "1 items of the catalogue have no list of codes; first: a"),
+        (
+            "codes.csv",
+            'item_id,codes\na,"[1, 2]"\n',
+            "no integers from 0 (a CSV has one column for each level)",
+        ),
         ("codes.json", '{"a": [1]', "line 1: not JSON"),
         ("codes.json", "[1, 2]", "line 1: must be an object"),
         ("codes.json", '{"a": [1], "b": "\udcff"}', "line 1: not JSON (not utf-8"),
         ("codes.json", '{"a":' * 100_000, "line 1: not JSON (maximum recursion depth"),
-        ("codes.jsonl", '{"\\ud800": [1]}', "a text holds half of a character, '\\ud800'"),
+        ("codes.jsonl", '{"\\ud800": [1]}', "a text has a lone surrogate, '\\ud800'"),
         ("codes.json", "", "is empty; give the codes file"),
         ("codes.jsonl", '{"a": [1]}\n{"b"}', "line 2: not JSON"),
         ("codes.parquet", "no table", "cannot be read as parquet"),
         ("codes.csv", "item_id,code\na,1\n", "no column is called 'codes'. Did you mean 'code'?"),
-        ("codes.csv", f"item_id,codes\n{'b' * 9999},1\n", f"{'b' * 60}', for one, does; first a"),
+        ("codes.csv", f"item_id,codes\n{'b' * 9999},1\n", f"{'b' * 60}', for one, does; first: a"),
         ("codes.csv", "asin,codes\na,1\n", "no column is called 'item_id'."),
     ],
 )
@@ -203,10 +213,14 @@ def test_a_file_that_cannot_be_read_is_named(name: str, content: str, expected: 
 def test_a_column_of_codes_is_no_key(column: str, tmp_path: Path) -> None:
     path = tmp_path / "codes.parquet"
     pl.DataFrame({"codes": [[1]], "b": [2]}).write_parquet(path)
-    with pytest.raises(ValueError, match="column 'codes' holds codes; name that of the item IDs with key"):
+    with pytest.raises(
+        ValueError, match="column 'codes' holds codes; name the column of the item IDs with key"
+    ):
         read_codes(path, item_ids=["a"], key="codes", column=column)
     pl.DataFrame({"asin": [1]}).write_parquet(path)
-    with pytest.raises(ValueError, match="column 'asin' holds codes; name that of the item IDs with key"):
+    with pytest.raises(
+        ValueError, match="column 'asin' holds codes; name the column of the item IDs with key"
+    ):
         read_codes(path, item_ids=["1"], key="asin", column="asin")
 
 

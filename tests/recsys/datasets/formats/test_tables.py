@@ -1,4 +1,4 @@
-"""Tables of every format, of every type of column that polars or pyarrow stumbles over."""
+"""Tables of every format, with every column type that polars or pyarrow has trouble with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.datasets.formats.tables import parts_of, table_of
+from recsys.datasets.formats.tables import read_columns, read_columns_in_parts
 
 
 def parquet(folder: Path, columns: dict[str, Any], name: str = "t.parquet") -> Path:
@@ -35,8 +35,8 @@ def test_columns_come_in_the_order_asked_for_and_others_not(tmp_path: Path) -> N
         parquet(tmp_path, columns),
         text(tmp_path, "t.jsonl", '{"a": "x", "b": 1, "c": true}\n{"c": false, "b": 2, "a": null}\n'),
     ):
-        assert table_of(path, "test", ["b", "a"]).rows() == [(1, "x"), (2, None)]
-        assert table_of(path, "test", ["b"], optional=["z", "a", "b"]).columns == ["b", "a"]
+        assert read_columns(path, "test", ["b", "a"]).rows() == [(1, "x"), (2, None)]
+        assert read_columns(path, "test", ["b"], optional=["z", "a", "b"]).columns == ["b", "a"]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.CSV.gz", "t[1].csv", "t*.tsv"])
@@ -45,7 +45,7 @@ def test_cells_of_csv_and_tsv_are_texts(tmp_path: Path, name: str) -> None:
     path = text(tmp_path, name, content)
     if name.endswith(".gz"):
         path.write_bytes(gzip.compress(path.read_bytes()))
-    assert table_of(path, "test", ["a", "b"]).rows() == [("007", None), ("1.50", "x")]
+    assert read_columns(path, "test", ["a", "b"]).rows() == [("007", None), ("1.50", "x")]
 
 
 @pytest.mark.parametrize("name", ["t[1].jsonl", "t*.JSONL", "t.jsonl.gz"])
@@ -53,19 +53,19 @@ def test_json_lines_of_any_name(tmp_path: Path, name: str) -> None:
     path = text(tmp_path, name, '{"a": 1}\n\n{"a": 2, "b": 3}\n')
     if name.endswith(".gz"):
         path.write_bytes(gzip.compress(path.read_bytes()))
-    assert table_of(path, "test", ["a"]).rows() == [(1,), (2,)]
+    assert read_columns(path, "test", ["a"]).rows() == [(1,), (2,)]
 
 
 def test_parquet_comes_in_parts(tmp_path: Path) -> None:
     path = parquet(tmp_path, {"a": list(range(250_000))})
-    lengths = [len(part) for part in parts_of(path, "test", ["a"])]
+    lengths = [len(part) for part in read_columns_in_parts(path, "test", ["a"])]
     assert lengths == [0, 100_000, 100_000, 50_000]
-    assert table_of(path, "test", ["a"])["a"].to_list() == list(range(250_000))
+    assert read_columns(path, "test", ["a"])["a"].to_list() == list(range(250_000))
 
 
 def test_a_table_without_rows_keeps_its_types(tmp_path: Path) -> None:
     path = parquet(tmp_path, {"a": pa.array([], pa.int8()), "b": pa.array([], pa.string())})
-    assert table_of(path, "test", ["b", "a"]).schema == {"b": pl.String, "a": pl.Int8}
+    assert read_columns(path, "test", ["b", "a"]).schema == {"b": pl.String, "a": pl.Int8}
 
 
 def test_categories_are_texts_and_times_of_any_zone_are_utc(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_categories_are_texts_and_times_of_any_zone_are_utc(tmp_path: Path) -> N
     zones = ["UTC", "+02:00", "America/New_York", "Mars/Phobos"]
     columns = {zone: pa.array([int(noon.timestamp())], pa.timestamp("s", zone)) for zone in zones}
     path = parquet(tmp_path, columns | {"kind": pa.array(["x"]).dictionary_encode()})
-    table = table_of(path, "test", [*zones, "kind"])
+    table = read_columns(path, "test", [*zones, "kind"])
     assert table.row(0) == (noon, noon, noon, noon, "x")
     assert table.schema["kind"] == pl.String
 
@@ -95,16 +95,16 @@ def test_types_of_no_use_are_refused_before_polars_panics(
 ) -> None:
     path = parquet(tmp_path, {"a": column, "b": ["x"]})
     with pytest.raises(ValueError, match=r"t\.parquet: 'a' holds .*, not texts, numbers, times or lists"):
-        table_of(path, "test", ["a"])
+        read_columns(path, "test", ["a"])
     assert capfd.readouterr().err == ""
-    assert table_of(path, "test", ["b"]).rows() == [("x",)], "nobody asked for a"
+    assert read_columns(path, "test", ["b"]).rows() == [("x",)], "nobody asked for a"
 
 
 def test_a_column_twice_is_refused_if_it_is_asked_for(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_arrays([pa.array([1])] * 3, ["a", "a", "b"]), tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=r"t\.parquet: 2 columns are called 'a'; give each its own name"):
-        table_of(tmp_path / "t.parquet", "test", ["b"], optional=["a"])
-    assert table_of(tmp_path / "t.parquet", "test", ["b"]).rows() == [(1,)]
+        read_columns(tmp_path / "t.parquet", "test", ["b"], optional=["a"])
+    assert read_columns(tmp_path / "t.parquet", "test", ["b"]).rows() == [(1,)]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.parquet"])
@@ -118,7 +118,7 @@ def test_a_column_that_is_missing_is_named_in_few_words(tmp_path: Path, name: st
     with pytest.raises(
         ValueError, match=rf"{re.escape(name)}: no column is called 'a'\. Known: long"
     ) as caught:
-        table_of(path, "test", ["a"])
+        read_columns(path, "test", ["a"])
     assert len(str(caught.value)) < 1200
 
 
@@ -140,15 +140,15 @@ BAD_FILES = [
 def test_a_file_that_is_broken_is_named(tmp_path: Path, name: str, content: str, complaint: str) -> None:
     path = text(tmp_path, name, content)
     with pytest.raises(ValueError, match=re.escape(complaint)) as caught:
-        table_of(path, "test", ["a"])
+        read_columns(path, "test", ["a"])
     assert str(caught.value).startswith(str(path))
 
 
 def test_what_is_no_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist; give the test file"):
-        table_of(tmp_path / "none.csv", "test", ["a"])
+        read_columns(tmp_path / "none.csv", "test", ["a"])
     with pytest.raises(IsADirectoryError, match="is a directory"):
-        table_of(tmp_path, "test", ["a"])
+        read_columns(tmp_path, "test", ["a"])
 
 
 @settings(deadline=None)
@@ -162,7 +162,7 @@ def test_damaged_parquet_is_read_or_refused(
     path.write_bytes(content[: place % len(content) + 1] if cut else content)
     refusal = str(path)
     try:
-        table_of(path, "test", ["a", "b"])
+        read_columns(path, "test", ["a", "b"])
     except ValueError as error:
         refusal = str(error)
     assert refusal.startswith(str(path))
