@@ -1,4 +1,4 @@
-"""Dataset cards: where a corpus comes from, what one may do with it, and which files its reader needs."""
+"""Dataset cards: the source of a corpus, its licence, and the files that its reader needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 CATEGORY = "{category}"
-"""What stands for the name of a category in names of files and addresses."""
+"""Placeholder for the name of a category in file names and addresses."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Address = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
@@ -17,15 +17,17 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[\w{][\w{}.-]*$")]
 
 
 class _Part(BaseModel):
+    """A part of a card, which accepts no unknown fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class CardFile(_Part):
-    """A file that the owner gives out.
+    """A file to download.
 
     Attributes:
-        name: in the corpus's folder; what ends in ``.zip`` is unpacked there.
-        urls: the owner's host first, then mirrors that hold the same bytes.
+        name: Name of the file in the corpus's folder. Files that end in ``.zip`` are unpacked there.
+        urls: Addresses of the file: the owner's host first, then mirrors with the same bytes.
     """
 
     name: FileName
@@ -33,11 +35,11 @@ class CardFile(_Part):
 
 
 class Published(_Part):
-    """What is publicly known of a file.
+    """The published size and hash of a file, as far as they are known.
 
     Attributes:
-        size: in bytes.
-        sha256: 64 hex digits.
+        size: Size in bytes.
+        sha256: SHA-256 hash, 64 hex digits.
     """
 
     size: int | None = Field(default=None, ge=1)
@@ -45,26 +47,27 @@ class Published(_Part):
 
 
 class Card(_Part):
-    """A corpus that others published.
+    """A published corpus.
 
     Attributes:
-        name: what users call it; also the name of the card's file.
-        title: one line.
-        reader: which reader of :mod:`recsys.datasets` takes its files.
-        options: what else the reader is told, such as the release.
-        source: the owner's page.
-        licence: what one may do with the data, in a sentence.
-        citation: what to cite.
-        folder: where the files go.
-        reads: the reader's file parameters, each with a path in ``folder``.
-        files: what is downloaded; with what the archives among them hold, they make up ``reads``.
-        categories: parts of the corpus that come as files of their own; ``{category}`` stands for one of
-            them in ``reads`` and ``files``.
-        published: by the name of a file, what is known of it.
-        counts: what a sound copy holds, such as users and items, by category (``all`` without categories).
-        log_in: in place of ``files``, what a person has to do where no program can download; ``{folder}``
-            stands for where the files go.
-        help: what else to try where the hosts do not answer.
+        name: Name of the corpus in commands, and name of the card's file without ``.yaml``.
+        title: Title in one line.
+        reader: Name of the reader, see :data:`recsys.datasets.readers.READERS`.
+        options: Options for the reader, such as the release.
+        source: Address of the owner's page.
+        licence: What the licence permits, in a sentence.
+        citation: The publication to cite.
+        folder: Folder for the files.
+        reads: Paths in ``folder`` by file parameter of the reader.
+        files: Files to download. Together with the files in their archives they include all of ``reads``.
+        categories: Parts of the corpus with files of their own. ``reads`` and ``files`` contain the
+            placeholder ``{category}`` for the name of the part.
+        published: Known sizes and hashes by file name.
+        counts: Sizes of a complete copy, such as the numbers of users and items, by category (``all`` if
+            there are no categories).
+        log_in: Instructions for a person if no program can download the files, instead of ``files``. They
+            may contain the placeholder ``{folder}``.
+        help: Advice for the case that the hosts do not answer.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -84,13 +87,14 @@ class Card(_Part):
     help: str = ""
 
     @model_validator(mode="after")
-    def _sound(self) -> Self:
+    def _check(self) -> Self:
+        """Raise a ValueError if paths, placeholders, files or counts do not fit together."""
         names = {file.name for file in self.files}
         for parameter, path in self.reads.items():
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(f"reads.{parameter}: {path!r} must be a path inside the folder")
             if path not in names and not any(name.endswith(".zip") for name in names) and not self.log_in:
-                raise ValueError(f"reads.{parameter}: {path!r} is none of the files, nor is there an archive")
+                raise ValueError(f"reads.{parameter}: {path!r} is none of the files, and there is no archive")
         for text in (*self.reads.values(), *names):
             if (CATEGORY in text) != bool(self.categories):
                 wanted = (
@@ -101,14 +105,26 @@ class Card(_Part):
             raise ValueError("give files to download, or say under log_in how a person gets them")
         for category in self.counts:
             if category not in (self.categories or ("all",)):
-                raise ValueError(f"counts.{category}: no such category ('all' where there are none)")
+                raise ValueError(
+                    f"counts.{category}: no such category (write 'all' if there are no categories)"
+                )
         return self
 
     def choose(self, category: str | None) -> Card:
-        """The card of one category alone, with its name filled in; the card itself if it has none.
+        """Return the card of one category, with the category's name in place of ``{category}``.
+
+        Args:
+            category: One of the card's categories; None if it has none.
+
+        Returns:
+            A card without categories; this card if it has none.
 
         Raises:
-            ValueError: no category given where there are some, or one that is not there.
+            ValueError: If the category is missing or unknown, or if the card has no categories.
+
+        Example:
+            >>> find_card("amazon2018").choose("Gift_Cards").reads["reviews"]
+            'Gift_Cards_5.json.gz'
         """
         if not self.categories:
             if category:
@@ -136,37 +152,52 @@ class Card(_Part):
         )
 
     def size(self) -> int | None:
-        """Bytes of all downloads together; None if they are not all known."""
+        """Return the size of all downloads in bytes, or None if one of the sizes is unknown."""
         sizes = [self.published.get(file.name, Published()).size for file in self.files]
         return sum(size for size in sizes if size) if sizes and None not in sizes else None
 
     def missing(self, folder: Path) -> list[str]:
-        """Which of ``reads`` are not in ``folder``."""
+        """Return the paths among ``reads`` that do not exist in ``folder``."""
         return [path for path in self.reads.values() if not (folder / path).is_file()]
 
 
 def fill(text: str, category: str) -> str:
-    """``text`` with the category's name in its place."""
+    """Return a text with the category's name in place of ``{category}``.
+
+    Example:
+        >>> fill("meta_{category}.json.gz", "Books")
+        'meta_Books.json.gz'
+    """
     return text.replace(CATEGORY, category)
 
 
 def cards_folder() -> Path:
-    """Where the project's own cards are: in an installed wheel beside this file, else in the repository."""
-    installed = Path(__file__).parent / "data"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "data"
+    """Return the folder of the project's own cards, in an installed wheel or in the repository."""
+    in_wheel = Path(__file__).parent / "data"
+    return in_wheel if in_wheel.is_dir() else Path(__file__).parents[2] / "data"
 
 
 def all_cards() -> list[Card]:
-    """The project's own cards, by name."""
+    """Return the project's own cards, sorted by name."""
     return [read_card(path) for path in sorted(cards_folder().glob("*.yaml"))]
 
 
 def find_card(name: str) -> Card:
-    """One of the project's own cards by its name, or any card by the path of its file.
+    """Return a card by its name or by the path of its file.
+
+    Args:
+        name: Name of one of the project's own cards, or path of a file that ends in ``.yaml`` or ``.yml``.
+
+    Returns:
+        The card, with all its categories.
 
     Raises:
-        ValueError: there is no such card, or it is broken.
-        FileNotFoundError: the file is missing.
+        ValueError: If there is no card of this name, or if the card has errors.
+        FileNotFoundError: If the file does not exist.
+
+    Example:
+        >>> find_card("movielens-1m").reads
+        {'ratings': 'ml-1m/ratings.dat', 'movies': 'ml-1m/movies.dat'}
     """
     if name.endswith((".yaml", ".yml")):
         return read_card(Path(name))
@@ -181,9 +212,15 @@ def find_card(name: str) -> Card:
 def read_card(path: Path) -> Card:
     """Read and check a card.
 
+    Args:
+        path: YAML file with the fields of :class:`Card`.
+
+    Returns:
+        The card, with all its categories.
+
     Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: the file is no card; one line for each field that is wrong.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is no card; the message has one line for each wrong field.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the name of a corpus or the file of a card")
@@ -192,8 +229,8 @@ def read_card(path: Path) -> Card:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     except ValidationError as error:
-        wrong = (f"  {'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"{path} is no dataset card:\n" + "\n".join(wrong)) from error
+        problems = (f"  {'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{path} is no dataset card:\n" + "\n".join(problems)) from error
     if card.name != path.stem:
-        raise ValueError(f"{path}: name is {card.name!r}; it must be that of the file, {path.stem!r}")
+        raise ValueError(f"{path}: name is {card.name!r}; it must be the name of the file, {path.stem!r}")
     return card

@@ -1,7 +1,7 @@
-"""Gets the files of a card: mirrors in turn, broken downloads resumed, every file known by its hash.
+"""Downloads of the files of a card, with mirrors, resumed downloads and a check of every file's hash.
 
-Beside the files lies ``hashes.yaml``: the SHA-256 of each as it was first seen. From then on a file that
-changes is refused, on this disk as on its owner's host.
+The folder of the files also has ``hashes.yaml`` with the SHA-256 hash of every file when it was first seen. A
+file that changes afterwards, on this disk or on its owner's host, is an error.
 """
 
 from __future__ import annotations
@@ -21,30 +21,35 @@ from recsys.datasets.cards import Card, CardFile, Published
 from semantic_ids.files import atomic_write
 
 OnBytes = Callable[[str, int, int | None], None]
-"""Called with the name of a file, the bytes that are there and, if the host tells, those that will be."""
+"""Called with the name of a file, the number of bytes so far, and the total if the host gives it."""
 
 HASHES = "hashes.yaml"
-PATIENCE = (10, 60)
+
+TIMEOUTS = (10, 60)
 """Seconds to wait for a connection, and for the next bytes."""
+
 CHUNK = 1 << 20
+"""Number of bytes that are copied at a time."""
 
 
 def fetch(card: Card, folder: Path, on_bytes: OnBytes = lambda name, done, total: None) -> dict[str, Path]:
-    """Make sure that the files of a card are in ``folder`` and are the right ones.
+    """Download the missing files of a card, unpack archives, and check all files.
 
-    What is there is checked, not downloaded again; files may as well be put there by hand.
+    Files that exist are checked, not downloaded again. Users may also put files there by hand.
 
     Args:
-        card: of one category, if the corpus has categories (:meth:`Card.choose`).
-        folder: made if it is not there.
-        on_bytes: progress of downloads.
+        card: The card. If the corpus has categories, choose one first, see
+            :meth:`~recsys.datasets.cards.Card.choose`.
+        folder: Folder of the files. It is created if it does not exist.
+        on_bytes: Called with the progress of downloads.
 
     Returns:
-        The reader's file parameters and the files for them.
+        The files by the file parameters of the reader.
 
     Raises:
-        ValueError: a file is not the one that was published or first seen, or an archive is not sound.
-        FileNotFoundError: files are missing and could not be downloaded; the message says what to do.
+        ValueError: If a file is not the published one or has changed since it was first seen; if an archive
+            is damaged; or if the card has categories.
+        FileNotFoundError: If files are missing and could not be downloaded. The message says what to do.
     """
     if card.categories:
         raise ValueError(f"{card.name}: choose one of its categories first")
@@ -57,8 +62,8 @@ def fetch(card: Card, folder: Path, on_bytes: OnBytes = lambda name, done, total
             f"{folder}: no {' and no '.join(missing)}. Only a person can get them:\n{steps}"
         )
     archives = [file for file in card.files if missing and file.name.endswith(".zip")]
-    absent = [file for file in card.files if file in archives or file.name in missing]
-    absent = [file for file in absent if not (folder / file.name).is_file()]
+    needed = [file for file in card.files if file in archives or file.name in missing]
+    absent = [file for file in needed if not (folder / file.name).is_file()]
     failed = {
         file.name: reasons
         for file in absent
@@ -66,7 +71,7 @@ def fetch(card: Card, folder: Path, on_bytes: OnBytes = lambda name, done, total
     }
     hashes.check_present()
     if failed:
-        raise FileNotFoundError(_by_hand(card, folder, failed))
+        raise FileNotFoundError(_instructions(card, folder, failed))
     for file in archives:
         unpack(folder / file.name, folder)
     if missing := card.missing(folder):
@@ -78,10 +83,15 @@ def fetch(card: Card, folder: Path, on_bytes: OnBytes = lambda name, done, total
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip archive; files that are there already stay as they are.
+    """Unpack a zip archive into a folder. Files that already exist there stay unchanged.
+
+    Args:
+        archive: The zip file.
+        folder: Target folder.
 
     Raises:
-        ValueError: the archive is damaged, or would write outside ``folder``; then nothing is unpacked.
+        ValueError: If the archive is damaged, or if a member has a path outside ``folder``; then nothing is
+            unpacked.
     """
     try:
         with zipfile.ZipFile(archive) as members:
@@ -101,12 +111,18 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _leads_out(name: str) -> bool:
-    path = PureWindowsPath(name)  # knows both kinds of slash, and drives
+    """Return whether the path of a member is absolute or contains ``..``."""
+    path = PureWindowsPath(name)  # it understands both kinds of slash, and drives
     return bool(path.anchor) or ".." in path.parts
 
 
 class _Hashes:
-    """The SHA-256 of the files of a card: as published, else as first seen."""
+    """The SHA-256 hashes of a card's files: as published, or else as first seen.
+
+    Args:
+        card: The card.
+        folder: Folder of the files and of ``hashes.yaml``.
+    """
 
     def __init__(self, card: Card, folder: Path) -> None:
         self.card, self.folder, self.path = card, folder, folder / HASHES
@@ -114,48 +130,56 @@ class _Hashes:
         self.checked: set[str] = set()
 
     def published(self, name: str) -> str | None:
+        """Return the published hash of a file, None if there is none."""
         return self.card.published.get(name, Published()).sha256
 
     def expected(self, name: str) -> str | None:
+        """Return the hash that a file must have, None for a file without published hash on first sight."""
         return self.published(name) or self.seen.get(name)
 
     def check_present(self) -> None:
-        """Check the files that are there and were not checked yet; note those that are new."""
+        """Check the existing files that were not checked yet, and record the hashes of new ones."""
         for name in (*(file.name for file in self.card.files), *self.card.reads.values()):
             if name not in self.checked and (self.folder / name).is_file():
                 self._check(name)
                 self.checked.add(name)
 
     def _check(self, name: str) -> None:
+        """Raise a ValueError if a file has another hash than expected; record the hash of a new file."""
         path, published = self.folder / name, self.published(name)
-        found, expected = pooch.file_hash(str(path)), self.expected(name)
-        if expected not in (None, found):
+        actual, expected = pooch.file_hash(str(path)), self.expected(name)
+        if expected not in (None, actual):
             state = (
                 "is not the file that was published" if published else "has changed since it was first seen"
             )
-            remedy = "" if published else f", or its line in {self.path} if the change is meant"
+            remedy = "" if published else f", or delete its line in {self.path} if the change is intended"
             raise ValueError(
                 f"{path} {state}; delete it to download it again{remedy}\n"
-                f"  expected SHA-256 {expected}\n  found    SHA-256 {found}"
+                f"  expected SHA-256 {expected}\n  found    SHA-256 {actual}"
             )
-        if self.seen.get(name) != found:
-            self.seen[name] = found
+        if self.seen.get(name) != actual:
+            self.seen[name] = actual
             with atomic_write(self.path) as part:
                 part.write_text(yaml.safe_dump(self.seen))
 
 
 def _read_hashes(path: Path) -> dict[str, str]:
+    """Return the recorded hashes by file name, empty if there is no such file."""
     try:
         hashes = yaml.safe_load(path.read_text()) if path.exists() else {}
     except yaml.YAMLError:
         hashes = None
     if isinstance(hashes, dict) and all(isinstance(value, str) for value in hashes.values()):
         return hashes
-    raise ValueError(f"{path}: must hold a line 'file: SHA-256' for each file; mend or delete it")
+    raise ValueError(f"{path}: must hold a line 'file: SHA-256' for each file; correct or delete it")
 
 
 def _download(file: CardFile, folder: Path, sha256: str | None, on_bytes: OnBytes) -> list[str]:
-    """Try one address after the other; why each failed, or nothing if one did not."""
+    """Download a file from the first address that works.
+
+    Returns:
+        The reason for which each address failed; empty if the download succeeded.
+    """
     pooch.get_logger().setLevel("ERROR")
     reasons = []
     for url in file.urls:
@@ -172,14 +196,14 @@ def _download(file: CardFile, folder: Path, sha256: str | None, on_bytes: OnByte
 
 
 class ResumingDownloader:
-    """A downloader for pooch that goes on where one before it was cut off.
+    """A downloader for pooch that resumes an interrupted download.
 
-    What has come is kept in ``part``. It is gone on with only if it came from the same address and the host
-    says, by ETag or date, that the file is still the same (``If-Range`` of RFC 9110).
+    The bytes so far are kept in ``part``. A download is resumed only if they came from the same address and
+    the host confirms, by ETag or date, that the file is still the same (``If-Range`` of RFC 9110).
 
     Args:
-        part: where to keep what has come.
-        on_bytes: called with the bytes that are there and, if the host tells, those that will be.
+        part: File for the bytes of an unfinished download.
+        on_bytes: Called with the number of bytes so far, and the total if the host gives it.
     """
 
     def __init__(self, part: Path, on_bytes: Callable[[int, int | None], None]) -> None:
@@ -189,9 +213,15 @@ class ResumingDownloader:
     def __call__(self, url: str, output_file: str, pooch: object) -> None:
         """Download ``url`` into ``output_file``.
 
+        Args:
+            url: Address of the file.
+            output_file: Path of the finished download.
+            pooch: Not used; pooch passes its instance.
+
         Raises:
-            requests.RequestException, urllib3.exceptions.HTTPError: the host does not give the file.
-            ValueError: the host gives something else.
+            requests.RequestException: If the host does not send the file.
+            urllib3.exceptions.HTTPError: If the connection breaks.
+            ValueError: If the host sends a web page, or more or fewer bytes than announced.
         """
         with self._request(url) as response:
             response.raise_for_status()
@@ -204,7 +234,7 @@ class ResumingDownloader:
             length = response.headers.get("Content-Length")
             total = done + int(length) if length else None
             with self.part.open("ab") as file:
-                # Raw, because a host may call a .gz file an encoding, which would then be undone.
+                # Raw, because a host may declare a .gz file as an encoding, and requests would unpack it.
                 for chunk in response.raw.stream(CHUNK, decode_content=False):
                     done += file.write(chunk)
                     self.on_bytes(done, total)
@@ -218,11 +248,12 @@ class ResumingDownloader:
         self.origin.unlink()
 
     def _request(self, url: str) -> requests.Response:
+        """Request the file, or only the rest of it if an earlier download can be resumed."""
         headers = {"Accept-Encoding": "identity"}
         start, validator = self._state(url)
         if start:
             headers |= {"Range": f"bytes={start}-", "If-Range": validator}
-        response = requests.get(url, headers=headers, stream=True, timeout=PATIENCE)
+        response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             response.close()
             self.part.unlink()
@@ -230,19 +261,24 @@ class ResumingDownloader:
         return response
 
     def _state(self, url: str) -> tuple[int, str]:
-        """How many bytes can be gone on from, and what tells that the file is still the same."""
+        """Return the number of bytes to resume from, and the ETag or date for ``If-Range``.
+
+        The number is 0 if the download must start anew.
+        """
         if not (self.part.exists() and self.origin.exists()):
             return 0, ""
         origin, _, validator = self.origin.read_text().partition("\n")
         return (self.part.stat().st_size, validator) if origin == url and validator else (0, "")
 
     def _begin(self, url: str, response: requests.Response) -> None:
+        """Start a new download: empty ``part``, and record the address and the ETag or date."""
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         self.part.write_bytes(b"")
         self.origin.write_text(f"{url}\n{validator}")
 
 
 def _reason(error: Exception) -> str:
+    """Return the reason of a failed download in a few words."""
     match error:
         case requests.HTTPError(response=requests.Response() as response):
             return f"{response.status_code} {response.reason}"
@@ -258,10 +294,11 @@ def _reason(error: Exception) -> str:
             return str(error)
 
 
-def _by_hand(card: Card, folder: Path, failed: dict[str, list[str]]) -> str:
+def _instructions(card: Card, folder: Path, failed: dict[str, list[str]]) -> str:
+    """Return a message with the reasons of failed downloads, and with what to do."""
     lines = [f"{card.name}: could not be downloaded."]
     for name, reasons in failed.items():
         lines += [f"  {name}", *(f"    {reason}" for reason in reasons)]
-    lines.append("Run the command again later: what has begun goes on where it stopped. Or do it by hand:")
+    lines.append("Run the command again later; it resumes downloads where they stopped. Or do it by hand:")
     lines.append(f"get {', '.join(failed)} from {card.source} and put into {folder}")
     return "\n".join([*lines, card.help] if card.help else lines)

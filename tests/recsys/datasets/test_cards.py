@@ -86,7 +86,7 @@ def test_what_is_missing_is_told(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("category", "message"),
     [
-        (None, "toys: give a --category out of Dolls, Board_Games"),
+        (None, "toys: choose a category, one of Dolls, Board_Games"),
         ("Dols", "toys has no category 'Dols'. Did you mean 'Dolls'?"),
         ("../Dolls", "toys has no category"),
     ],
@@ -110,7 +110,7 @@ def test_a_card_without_categories_takes_none(write: Write) -> None:
         ({"licens": "MIT"}, "licens: Extra inputs"),
         ({"licence": " "}, "licence: String should have at least 1 character"),
         ({"source": "owner.example"}, "source: String should match"),
-        ({"name": "games"}, "name is 'games'; it must be that of the file, 'toys'"),
+        ({"name": "games"}, "name is 'games'; it must be the name of the file, 'toys'"),
         ({"published": {"a": {"sha256": "abc"}}}, "published.a.sha256: String should match"),
         ({"counts": {"Trains": {"users": 1}}}, "counts.Trains: no such category"),
         ({"reads": {"reviews": "{category}.txt"}}, "'{category}.txt' is none of the files"),

@@ -25,14 +25,14 @@ def sha256(content: bytes) -> str:
 
 
 class Host(ThreadingHTTPServer):
-    """Gives out ``files``, in part if asked to; breaks off after ``cut`` bytes of a body."""
+    """Serve ``files``, in part if requested; close the connection after ``cut`` bytes of a body."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.headers: dict[str, str] = {}
         self.etags = True
         self.cut: int | None = None
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
         super().__init__(("127.0.0.1", 0), Answer)
 
     def url(self, name: str) -> str:
@@ -44,7 +44,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name, wanted = self.path[1:], self.headers.get("Range")
-        self.server.asked.append((name, wanted))
+        self.server.requests.append((name, wanted))
         if name not in self.server.files:
             self.send_error(404)
             return
@@ -79,7 +79,7 @@ def host() -> Iterator[Host]:
 
 @pytest.fixture
 def nobody() -> str:
-    """An address on this machine at which nobody answers."""
+    """Return an address on this machine that does not answer."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{taken.getsockname()[1]}/a.bin"
@@ -122,7 +122,7 @@ def test_the_first_sight_records_the_hash(host: Host, tmp_path: Path) -> None:
 def test_what_is_there_is_not_downloaded_again(host: Host, tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"by hand")
     fetch(card(host.url("a.bin")), tmp_path)
-    assert host.asked == []
+    assert host.requests == []
     assert yaml.safe_load((tmp_path / "hashes.yaml").read_text()) == {"a.bin": sha256(b"by hand")}
 
 
@@ -163,7 +163,7 @@ def test_a_dead_mirror_falls_over_to_the_next(host: Host, nobody: str, tmp_path:
     host.files["b.bin"] = b"content"
     fetch(card(nobody, host.url("gone.bin"), host.url("b.bin")), tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == b"content"
-    assert [name for name, _ in host.asked] == ["gone.bin", "b.bin"]
+    assert [name for name, _ in host.requests] == ["gone.bin", "b.bin"]
 
 
 def test_a_broken_download_goes_on_where_it_stopped(host: Host, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_broken_download_goes_on_where_it_stopped(host: Host, tmp_path: Path) 
     host.cut = None
     seen: list[tuple[str, int, int | None]] = []
     fetch(card(host.url("a.bin")), tmp_path, lambda *progress: seen.append(progress))
-    assert host.asked == [("a.bin", None), ("a.bin", f"bytes={kept}-")]
+    assert host.requests == [("a.bin", None), ("a.bin", f"bytes={kept}-")]
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     assert seen[0][1] > kept
     assert seen[-1] == ("a.bin", len(CONTENT), len(CONTENT))
@@ -194,13 +194,13 @@ def test_a_broken_download_of_what_has_changed_begins_anew(host: Host, tmp_path:
     assert (tmp_path / "a.bin").read_bytes() == CONTENT[::-1]
 
 
-def test_a_host_that_cannot_tell_a_change_is_asked_for_everything(host: Host, tmp_path: Path) -> None:
+def test_without_etag_and_date_the_whole_file_is_requested_again(host: Host, tmp_path: Path) -> None:
     host.files["a.bin"], host.cut, host.etags = CONTENT, HALF, False
     with pytest.raises(FileNotFoundError):
         fetch(card(host.url("a.bin")), tmp_path)
     host.cut = None
     fetch(card(host.url("a.bin")), tmp_path)
-    assert host.asked == [("a.bin", None), ("a.bin", None)]
+    assert host.requests == [("a.bin", None), ("a.bin", None)]
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
@@ -210,7 +210,7 @@ def test_another_mirror_does_not_go_on_with_a_file_of_the_first(host: Host, tmp_
         fetch(card(host.url("a.bin")), tmp_path)
     host.files, host.cut = {"b.bin": CONTENT}, None
     fetch(card(host.url("a.bin"), host.url("b.bin")), tmp_path)
-    assert host.asked[-1] == ("b.bin", None)
+    assert host.requests[-1] == ("b.bin", None)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
@@ -219,7 +219,7 @@ def test_a_download_that_was_complete_but_for_its_name_is_fetched_anew(host: Hos
     (tmp_path / "a.bin.part").write_bytes(b"content")
     (tmp_path / "a.bin.part.origin").write_text(f'{host.url("a.bin")}\n"{sha256(b"content")}"')
     fetch(card(host.url("a.bin")), tmp_path)
-    assert host.asked == [("a.bin", "bytes=7-"), ("a.bin", None)]
+    assert host.requests == [("a.bin", "bytes=7-"), ("a.bin", None)]
     assert (tmp_path / "a.bin").read_bytes() == b"content"
 
 
@@ -239,7 +239,7 @@ def test_two_downloads_into_one_file_are_noticed(host: Host, tmp_path: Path) -> 
 
 
 def test_a_compressed_file_stays_as_it_is(host: Host, tmp_path: Path) -> None:
-    """Some hosts call a ``.gz`` file an encoding of what is in it; a client would then unpack it."""
+    """Some hosts declare a ``.gz`` file as an encoding of its content, and clients would unpack it."""
     host.files["a.bin"], host.headers["Content-Encoding"] = b"\x1f\x8b not really", "gzip"
     fetch(card(host.url("a.bin")), tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == b"\x1f\x8b not really"
@@ -259,7 +259,7 @@ def test_without_network_a_person_is_told_what_to_do(nobody: str, tmp_path: Path
         "toys: could not be downloaded.",
         "  a.bin",
         f"    {nobody}: no connection",
-        "Run the command again later: what has begun goes on where it stopped. Or do it by hand:",
+        "Run the command again later; it resumes downloads where they stopped. Or do it by hand:",
         f"get a.bin from https://owner.example/toys and put into {tmp_path}",
         "Or ask the toymaker.",
     ]
@@ -297,7 +297,7 @@ def test_an_archive_is_unpacked(host: Host, tmp_path: Path) -> None:
 
     (tmp_path / "a.zip").unlink()
     fetch(toys, tmp_path)
-    assert len(host.asked) == 1, "the archive is not needed once its files are there"
+    assert len(host.requests) == 1, "the archive is not needed once its files are there"
 
 
 def test_an_archive_without_the_file_is_told(host: Host, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Hand-counted corpora."""
+"""The overview of small corpora, counted by hand."""
 
 import polars as pl
 
@@ -22,32 +22,32 @@ def test_a_corpus_of_sequences() -> None:
         ("v", "a", 1000090000),
         ("w", "c", 5),
     ]
-    found = interactions_of(
+    interactions = interactions_of(
         pl.DataFrame(events, schema=EVENTS, orient="row"), keep="all", item_ids=CATALOGUE["item_id"]
     )
-    told = health(Corpus(CATALOGUE, found, skipped_lines=4, notes={"duplicate_reviews": 2}))
-    assert told["counts"] == {
+    overview = health(Corpus(CATALOGUE, interactions, skipped_lines=4, notes={"duplicate_reviews": 2}))
+    assert overview["counts"] == {
         "users": "3",
         "items": "3",
         "interactions": "6",
-        "interactions a user": "2.00 on average",
-        "of a user with an item again": "2",
+        "interactions per user": "2.00 on average",
+        "of repeated user-item pairs": "2",
     }
-    # w and c leave; what v did with a twice counts once, before and after.
-    assert told["k-core survival"]["2-core"] == "2 users, 2 items, 4 interactions (80.0%)"
-    assert told["k-core survival"]["3-core"] == "0 users, 0 items, 0 interactions (0.0%)"
-    assert told["times"]["first"] == "0"
-    assert told["times"]["last"] == "2001-09-10 02:46 (1000090000)"
-    assert told["texts"]["title"] == "66.7% of items"
-    assert told["texts"]["categories"] == told["texts"]["brand"] == "33.3% of items"
-    assert told["left out or counted"] == {"broken lines": "4", "duplicate reviews": "2"}
+    # w and c are not in the core. The two events of v with a count once, in numerator and denominator.
+    assert overview["k-core survival"]["2-core"] == "2 users, 2 items, 4 interactions (80.0%)"
+    assert overview["k-core survival"]["3-core"] == "0 users, 0 items, 0 interactions (0.0%)"
+    assert overview["times"]["first"] == "0"
+    assert overview["times"]["last"] == "2001-09-10 02:46 (1000090000)"
+    assert overview["texts"]["title"] == "66.7% of items"
+    assert overview["texts"]["categories"] == overview["texts"]["brand"] == "33.3% of items"
+    assert overview["left out or counted"] == {"broken lines": "4", "duplicate reviews": "2"}
 
 
 def test_a_search_corpus_without_users() -> None:
     nobody = interactions_of(pl.DataFrame(schema=EVENTS), item_ids=CATALOGUE["item_id"])
     queries = [("1", "train", "tea", "", 0), ("2", "test", "cup", "", 0)]
     answers = [("1", "a", 1.0), ("1", "c", 0.5), ("2", "c", 1.0)]
-    told = health(
+    overview = health(
         Corpus(
             CATALOGUE,
             nobody,
@@ -55,7 +55,7 @@ def test_a_search_corpus_without_users() -> None:
             pl.DataFrame(answers, schema=JUDGEMENTS, orient="row"),
         )
     )
-    assert "times" not in told
-    assert told["queries"]["train"] == "1 (1 texts, 0 after a history), 2.0 answers each"
-    assert told["queries"]["valid"] == "0 (0 texts, 0 after a history), 0.0 answers each"
-    assert told["queries"]["gains"] == "1: 2, 0.5: 1"
+    assert "times" not in overview
+    assert overview["queries"]["train"] == "1 (1 distinct texts, 0 with a history), 2.0 answers each"
+    assert overview["queries"]["valid"] == "0 (0 distinct texts, 0 with a history), 0.0 answers each"
+    assert overview["queries"]["gains"] == "1: 2, 0.5: 1"
