@@ -1,8 +1,8 @@
-"""A made-up shop in the files of every corpus, from a world whose rules are known.
+"""A made-up shop with known rules, written in the file format of any corpus.
 
-Items belong to a leaf of a category tree and to a brand, and their titles tell both. A shopper's
-next item hangs on the last one: so content helps a recommender, and order does. What shoppers ask
-for is made of the words of items.
+Every item belongs to a leaf of a category tree and to a brand, and its title names both. A shopper's next
+item depends on the last one. So both the content and the order of items help a recommender. The queries of
+shoppers consist of words of the items.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recsys.datasets.synthetic.shoppers import Shop
 from recsys.datasets.synthetic.words import DEPARTMENTS, LEAVES
 from recsys.datasets.synthetic.world import make_world
 
-Known = TypeVar("Known")
+Value = TypeVar("Value")
 
 __all__ = ["CORPORA", "DEPARTMENTS", "LEAVES", "shop_options", "write_shop"]
 
@@ -34,11 +34,19 @@ CORPORA: dict[str, tuple[Callable[..., dict[str, Path]], dict[str, tuple[Any, ..
     "sequences": (write_sequences, {}),
     "table": (write_table, {}),
 }
-"""Corpus → its writer, and the values that each of its options may have, the usual one first."""
+"""For each corpus its writer, and the possible values of each option with the default first."""
 
 
 def shop_options(corpus: str) -> list[str]:
-    """Return the names of the options that a corpus' shop has, such as ``release``."""
+    """Return the names of the options of a corpus, such as ``release``.
+
+    Args:
+        corpus: A key of :data:`CORPORA`.
+
+    Example:
+        >>> shop_options("movielens")
+        ['release']
+    """
     return list(CORPORA[corpus][1])
 
 
@@ -52,47 +60,56 @@ def write_shop(
     signal: float = 1.0,
     **options: Any,
 ) -> dict[str, Path]:
-    """Write the shop as a corpus of the given name into ``folder``.
+    """Write the made-up shop in the files of a corpus.
 
-    The same arguments give the same bytes, and the same seed and sizes the same shop whatever the
-    corpus. Every user has 5 to 40 events, about 9 on average, and no item twice (in ``jdsearch`` more
-    or less, for what is asked for may be looked at again); some rare items have fewer than 5 and leave
-    with a 5-core. Memory does not grow with the number of users, but for
-    ``esci`` with that of queries.
+    Equal arguments write equal bytes. Equal seeds and sizes give the same shop in every corpus. Every user
+    has 5 to 40 events, about 9 on average, and no item twice. In ``jdsearch`` the number differs, because
+    users also click items before they take one. Some rare items have fewer than 5 events, so a 5-core does
+    not contain them. Memory does not depend on the number of users, except for ``esci``, where it grows with
+    the number of queries.
 
     Args:
-        folder: is made if it is not there.
-        corpus: a key of :data:`CORPORA`.
-        users: how many shop; for ``esci`` how many ask for something.
-        items: of the catalogue.
-        seed: of everything that is drawn, 0 or more.
-        signal: the share, 0 to 1, of what shoppers do and judges say that follows the planted habits;
-            the rest is drawn from the whole shop, each item alike. At 0 there is nothing to learn.
-        options: those of the corpus in :data:`CORPORA`, as ``release=2018``.
+        folder: Folder for the files. It is created if it does not exist.
+        corpus: A key of :data:`CORPORA`.
+        users: Number of users; for ``esci`` the number of users who each ask one query.
+        items: Number of items in the catalogue, at least 100.
+        seed: Seed of everything that is drawn, at least 0.
+        signal: Share from 0 to 1 of actions and judgements that follow the planted habits. The rest is drawn
+            uniformly from all items. At 0 there is nothing to learn.
+        **options: Options of the corpus in :data:`CORPORA`, such as ``release=2018``.
 
     Returns:
-        The reader's file parameters → the files.
+        The files by the file parameters of the reader.
 
     Raises:
-        ValueError: no such corpus, option or value, a shop too small, or a signal beyond 0 to 1.
+        ValueError: If the corpus, an option or its value is unknown; if there are too few users or items; or
+            if ``signal`` is not from 0 to 1.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     files = write_shop(folder, "movielens", users=10, items=100, release="1m")
+        >>> {parameter: file.name for parameter, file in files.items()}
+        {'ratings': 'ratings.dat', 'movies': 'movies.dat'}
     """
-    write, known = _of(CORPORA, corpus, "corpus")
+    write, values_of = _look_up(CORPORA, corpus, "corpus")
     for option, value in options.items():
-        if value not in _of(known, option, f"option of {corpus}"):
-            choices = ", ".join(map(repr, known[option]))
+        if value not in _look_up(values_of, option, f"option of {corpus}"):
+            choices = ", ".join(map(repr, values_of[option]))
             raise ValueError(f"{option} of {corpus} must be one of {choices}, not {value!r}")
     if users < 1 or items < 100:
-        raise ValueError(f"a shop needs a user and 100 items at least, not {users} and {items}")
+        raise ValueError(f"a shop needs at least 1 user and 100 items, not {users} and {items}")
     if not 0 <= signal <= 1:
         raise ValueError(f"signal must be from 0 to 1, not {signal}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     world = make_world(items, np.random.default_rng(seed))
-    usual = {option: values[0] for option, values in known.items()}
-    return write(folder, Shop(world, users, seed, signal), **(usual | options))
+    defaults = {option: values[0] for option, values in values_of.items()}
+    return write(folder, Shop(world, users, seed, signal), **(defaults | options))
 
 
-def _of(known: dict[str, Known], name: str, what: str) -> Known:
-    if name not in known:
-        raise ValueError(f"unknown {what}: {name!r}; there is {', '.join(known) or 'none'}")
-    return known[name]
+def _look_up(entries: dict[str, Value], name: str, what: str) -> Value:
+    """Return the entry of a name, or raise a ValueError that lists the known names."""
+    if name not in entries:
+        raise ValueError(f"unknown {what}: {name!r}; there is {', '.join(entries) or 'none'}")
+    return entries[name]

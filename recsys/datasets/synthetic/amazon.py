@@ -1,7 +1,7 @@
 """The made-up shop in the files of Amazon's releases of 2014, 2018 and 2023.
 
 Source of the formats: J. McAuley's Amazon product data, https://cseweb.ucsd.edu/~jmcauley/datasets.html.
-Fields that nobody needs (pictures, ranks, ...) are left out; the order of the others is the releases'.
+Fields that no reader needs (pictures, ranks, ...) are left out. The others are in the order of the releases.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from recsys.datasets.synthetic.words import ROOT
 Fields = dict[str, Any]
 
 SUMMARIES, TEXTS = ("Fine", "Good", "Great"), ("It does its job.", "Good for the price.", "I love it.")
-"""What a review says, for each of the ratings."""
+"""Texts of a review for each rating."""
 
 VARIANTS = 3
-"""Of an item, as its colours: in 2023's reviews ``asin`` tells the variant, ``parent_asin`` the item."""
+"""Number of variants of an item, such as colours. In 2023 ``asin`` is the variant's id."""
 
 WITHOUT_BRAND = 0.2
 WITHOUT_STORE, WITHOUT_PRICE = 0.1, 0.5
+"""Shares of items without brand (2018), without store and without price (2023)."""
 
 ASIN = pl.format("B{}", pl.col("item").cast(pl.String).str.zfill(9))
 USER = pl.format("A{}", pl.col("user").cast(pl.String).str.zfill(13))
@@ -39,7 +40,7 @@ NAME = pl.format("Shopper {}", pl.col("user") + 1)
 
 
 def write_amazon(folder: Path, shop: Shop, *, release: int) -> dict[str, Path]:
-    """Write ``reviews`` and ``meta`` with the names that the release gives them."""
+    """Write ``reviews`` and ``meta`` in the format and with the file names of a release."""
     reviews, meta, review_fields, meta_line = {
         2014: ("reviews_Shop_5.json.gz", "meta_Shop.json.gz", _reviews_2014, _meta_2014),
         2018: ("Shop_5.json.gz", "meta_Shop.json.gz", _reviews_2018, _meta_2018),
@@ -54,6 +55,7 @@ def write_amazon(folder: Path, shop: Shop, *, release: int) -> dict[str, Path]:
 
 
 def _reviews_2014(events: pl.DataFrame, _: np.random.Generator) -> pl.DataFrame:
+    """Return the fields of 2014 reviews."""
     return events.select(
         reviewerID=USER,
         asin=ASIN,
@@ -68,6 +70,7 @@ def _reviews_2014(events: pl.DataFrame, _: np.random.Generator) -> pl.DataFrame:
 
 
 def _reviews_2018(events: pl.DataFrame, _: np.random.Generator) -> pl.DataFrame:
+    """Return the fields of 2018 reviews."""
     return events.select(
         overall=RATING,
         verified=True,
@@ -82,8 +85,9 @@ def _reviews_2018(events: pl.DataFrame, _: np.random.Generator) -> pl.DataFrame:
 
 
 def _reviews_2023(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """Return the fields of 2023 reviews, with random variants and times of day."""
     variant = pl.Series(rng.integers(VARIANTS, size=len(events)))
-    of_day = pl.Series(rng.integers(DAY * 1000, size=len(events)))
+    milliseconds = pl.Series(rng.integers(DAY * 1000, size=len(events)))
     variant_asin = pl.format("C{}", (pl.col("item") * VARIANTS + variant).cast(pl.String).str.zfill(9))
     return events.select(
         rating=RATING,
@@ -92,13 +96,14 @@ def _reviews_2023(events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFram
         asin=pl.when(variant == 0).then(ASIN).otherwise(variant_asin),
         parent_asin=ASIN,
         user_id=USER,
-        timestamp=pl.col("time") * 1000 + of_day,
+        timestamp=pl.col("time") * 1000 + milliseconds,
         helpful_vote=0,
         verified_purchase=True,
     )
 
 
 def _meta_lines(shop: Shop, line: Callable[[Fields, np.random.Generator], str]) -> Iterator[bytes]:
+    """Yield the metadata line of every item, formatted by ``line``."""
     rng = shop.generator("meta")
     for items in shop.world.blocks():
         described = shop.world.describe(items).with_columns(asin=ASIN)
@@ -107,7 +112,7 @@ def _meta_lines(shop: Shop, line: Callable[[Fields, np.random.Generator], str]) 
 
 
 def _meta_2014(item: Fields, rng: np.random.Generator) -> str:
-    """A Python literal, as in the release."""
+    """Return the metadata of an item as a Python literal, as in the release of 2014."""
     return repr(
         {
             "asin": item["asin"],
@@ -120,6 +125,7 @@ def _meta_2014(item: Fields, rng: np.random.Generator) -> str:
 
 
 def _meta_2018(item: Fields, rng: np.random.Generator) -> str:
+    """Return the metadata of an item as JSON of 2018."""
     brand = {"brand": item["brand"]} if rng.random() >= WITHOUT_BRAND else {}
     return json.dumps(
         {
@@ -136,6 +142,7 @@ def _meta_2018(item: Fields, rng: np.random.Generator) -> str:
 
 
 def _meta_2023(item: Fields, rng: np.random.Generator) -> str:
+    """Return the metadata of an item as JSON of 2023."""
     return json.dumps(
         {
             "main_category": ROOT,
@@ -152,8 +159,10 @@ def _meta_2023(item: Fields, rng: np.random.Generator) -> str:
 
 
 def _description(item: Fields) -> str:
+    """Return a sentence on an item."""
     return f"{item['leaf']} by {item['brand']}."
 
 
 def _price(rng: np.random.Generator) -> float:
+    """Draw a price in dollars, rounded to cents."""
     return round(rng.lognormal(2.5, 0.8), 2)

@@ -40,23 +40,30 @@ PRODUCTS = pa.schema(
 )
 
 LOCALES = np.array(["us", "es", "jp"])
-"""In the first all items are sold, in each other one every third, in none of them the rest."""
+"""The locales. The first one sells all items. Each other one sells a different third of them."""
 
-ASKED_ABROAD = 0.45
-"""Of the queries that an item sold elsewhere, too, answers: how many are asked there."""
+OTHER_LOCALE_SHARE = 0.45
+"""Share of queries in another locale than the first, among queries about an item that this locale sells."""
 
-OF_LEAF, OF_FOLLOW_UP, OF_ALL = 16, 6, 8
-"""How many items are drawn for a query of its leaf, of the leaf that goes with it, and of the whole shop."""
+LEAF_ITEMS, FOLLOW_UP_ITEMS, ANY_ITEMS = 16, 6, 8
+"""Numbers of items that are drawn for a query: of its leaf, of the follow-up leaf, and of the whole shop."""
 
-IN_SMALL_VERSION, IN_TEST = 0.5, 0.2
-QUERIES_AT_ONCE = 10_000
+SMALL_VERSION_SHARE, TEST_SHARE = 0.5, 0.2
+"""Shares of queries in the small version, and in the test split."""
+
+QUERIES_PER_BLOCK = 10_000
 COLORS = ["Black", "Blue", "Green", "Red", "White"]
-NULLS = {"description": 0.5, "bullet_point": 0.15, "brand": 0.06, "color": 0.35}
+NULL_SHARES = {"description": 0.5, "bullet_point": 0.15, "brand": 0.06, "color": 0.35}
+"""Shares of products without each field."""
+
 PRODUCT = pl.format("B{}", pl.col("item").cast(pl.String).str.zfill(9))
 
 
 def write_esci(folder: Path, shop: Shop) -> dict[str, Path]:
-    """Write ``examples`` and ``products``. Each shopper asks once; what several ask is judged once."""
+    """Write ``examples`` and ``products``.
+
+    Each shopper asks one query. A query that several shoppers ask is judged once.
+    """
     return {
         "examples": write_parquet(
             folder / "shopping_queries_dataset_examples.parquet", _examples(shop), EXAMPLES
@@ -68,37 +75,51 @@ def write_esci(folder: Path, shop: Shop) -> dict[str, Path]:
 
 
 def _examples(shop: Shop) -> Iterator[pl.DataFrame]:
+    """Yield the rows of the examples file in blocks of queries."""
     rng = shop.generator("queries")
     subject = rng.integers(len(shop.world), size=shop.users)
-    locale = np.where(rng.random(shop.users) < ASKED_ABROAD, subject % len(LOCALES), 0)
-    asked = ask_for(shop.world, subject, rng)
-    wording = np.column_stack([locale, asked.leaf, asked.feature, asked.brand])
-    different = np.sort(np.unique(wording, axis=0, return_index=True)[1])
-    examples = 0
-    for first in range(0, len(different), QUERIES_AT_ONCE):
-        rows = different[first : first + QUERIES_AT_ONCE]
-        judged = _judged(shop, asked[rows], subject[rows], locale[rows], rng)
+    locale = np.where(rng.random(shop.users) < OTHER_LOCALE_SHARE, subject % len(LOCALES), 0)
+    queries = ask_for(shop.world, subject, rng)
+    wording = np.column_stack([locale, queries.leaf, queries.feature, queries.brand])
+    distinct = np.sort(np.unique(wording, axis=0, return_index=True)[1])
+    rows_before = 0
+    for first in range(0, len(distinct), QUERIES_PER_BLOCK):
+        chosen = distinct[first : first + QUERIES_PER_BLOCK]
+        judged = _judge(shop, queries[chosen], subject[chosen], locale[chosen], rng)
         yield judged.with_columns(
-            example_id=pl.int_range(examples, examples + pl.len()), query_id=pl.col("query_id") + first
+            example_id=pl.int_range(rows_before, rows_before + pl.len()), query_id=pl.col("query_id") + first
         )
-        examples += len(judged)
+        rows_before += len(judged)
 
 
-def _judged(
-    shop: Shop, asked: Queries, subject: Ints, locale: Ints, rng: np.random.Generator
+def _judge(
+    shop: Shop, queries: Queries, subject: Ints, locale: Ints, rng: np.random.Generator
 ) -> pl.DataFrame:
-    """Judgements of these queries, whose ids are their places."""
+    """Draw products for each query, and label them.
+
+    Args:
+        shop: The shop.
+        queries: Q queries.
+        subject: ``(Q,)`` the item that each query is about.
+        locale: ``(Q,)`` the index of each query's locale.
+        rng: Random numbers.
+
+    Returns:
+        Rows of the examples file without ``example_id``; ``query_id`` is the index of the query.
+    """
     count = len(subject)
-    leaf, follow_up = asked.leaf, shop.world.follow_up[asked.leaf]
+    leaf, follow_up = queries.leaf, shop.world.follow_up[queries.leaf]
     shelves = np.repeat(
-        np.column_stack([leaf, follow_up, np.full(count, ANY)]), (OF_LEAF, OF_FOLLOW_UP, OF_ALL), axis=1
+        np.column_stack([leaf, follow_up, np.full(count, ANY)]),
+        (LEAF_ITEMS, FOLLOW_UP_ITEMS, ANY_ITEMS),
+        axis=1,
     )
     drawn = shop.world.draw(shelves.ravel(), rng).reshape(shelves.shape)
     items = np.column_stack([subject, drawn])
-    labels = _labels(shop.world, asked, items)
+    labels = _labels(shop.world, queries, items)
     planted = shop.follows_habits(items.size, rng).reshape(items.shape)
     items = np.where(planted, items, rng.integers(len(shop.world), size=items.shape))
-    frame = pl.DataFrame(
+    judgements = pl.DataFrame(
         {
             "query_id": np.repeat(np.arange(count), items.shape[1]),
             "item": items.ravel(),
@@ -106,32 +127,36 @@ def _judged(
             "locale": np.repeat(locale, items.shape[1]),
         }
     )
-    queries = pl.DataFrame(
+    query_columns = pl.DataFrame(
         {
             "query_id": np.arange(count),
-            "query": asked.texts(pl.Series(PHRASES), names).str.to_lowercase(),
+            "query": queries.texts(pl.Series(PHRASES), names).str.to_lowercase(),
             "product_locale": LOCALES[locale],
-            "small_version": rng.random(count) < IN_SMALL_VERSION,
-            "split": np.where(rng.random(count) < IN_TEST, "test", "train"),
+            "small_version": rng.random(count) < SMALL_VERSION_SHARE,
+            "split": np.where(rng.random(count) < TEST_SHARE, "test", "train"),
         }
     )
-    sold = (pl.col("locale") == 0) | (pl.col("item") % len(LOCALES) == pl.col("locale"))
+    is_sold = (pl.col("locale") == 0) | (pl.col("item") % len(LOCALES) == pl.col("locale"))
     return (
-        frame.filter(sold)
+        judgements.filter(is_sold)
         .unique(["query_id", "item"], keep="first", maintain_order=True)
-        .join(queries, on="query_id", maintain_order="left")
+        .join(query_columns, on="query_id", maintain_order="left")
         .with_columns(product_id=PRODUCT, large_version=1)
     )
 
 
-def _labels(world: World, asked: Queries, items: Ints) -> np.ndarray:
-    """``(Q, n)``: E has all words, S is of the leaf, C of the leaf that goes with it, I any other."""
+def _labels(world: World, queries: Queries, items: Ints) -> np.ndarray:
+    """Return the label of each item for its query, ``(Q, n)``.
+
+    E: the item has all words of the query. S: it is of the query's leaf. C: it is of the follow-up leaf.
+    I: all others.
+    """
     leaf = world.leaf[items]
     return np.select(
         [
-            asked.matched_by(world, items),
-            leaf == asked.leaf[:, None],
-            leaf == world.follow_up[asked.leaf][:, None],
+            queries.matched_by(world, items),
+            leaf == queries.leaf[:, None],
+            leaf == world.follow_up[queries.leaf][:, None],
         ],
         ["E", "S", "C"],
         default="I",
@@ -139,10 +164,11 @@ def _labels(world: World, asked: Queries, items: Ints) -> np.ndarray:
 
 
 def _products(shop: Shop) -> Iterator[pl.DataFrame]:
+    """Yield the rows of the products file, locale after locale, in blocks of items."""
     rng = shop.generator("products")
-    for place, locale in enumerate(LOCALES):
+    for index, locale in enumerate(LOCALES):
         for block in shop.world.blocks():
-            items = block[(block % len(LOCALES) == place) | (place == 0)]
+            items = block[(block % len(LOCALES) == index) | (index == 0)]
             described = shop.world.describe(items).with_columns(
                 product_id=PRODUCT,
                 product_locale=pl.lit(locale),
@@ -150,7 +176,7 @@ def _products(shop: Shop) -> Iterator[pl.DataFrame]:
                 bullet_point=pl.format("{}\n{}", "first", "second"),
                 color=pl.Series(COLORS).gather(rng.integers(len(COLORS), size=len(items))),
             )
-            missing = {name: pl.Series(rng.random(len(items)) < share) for name, share in NULLS.items()}
+            missing = {name: pl.Series(rng.random(len(items)) < share) for name, share in NULL_SHARES.items()}
             yield described.with_columns(
                 product_title="title",
                 **{f"product_{name}": pl.when(~null).then(name) for name, null in missing.items()},

@@ -1,7 +1,7 @@
-r"""The made-up shop in the files of JDsearch: what shoppers took, and what they asked for.
+r"""The made-up shop in the files of JDsearch: the events of shoppers, and their queries.
 
-Before some events a shopper asks for words of an item, and clicks other answers before the item itself.
-All texts are term ids, ``\x18`` between those of one text and ``_`` between the elements of a list.
+Before some events a shopper asks for words of an item, and clicks other items before taking one. All texts
+are term ids. ``\x18`` separates the terms of a text, and ``_`` separates the elements of a list.
 
 Source of the format: J. Liu et al., *JDsearch*, SIGIR 2023, https://github.com/rucliujn/JDsearch.
 """
@@ -30,49 +30,63 @@ BEHAVIOR = [
     "history_type_list",
     "history_time_list",
 ]
-CATEGORIES = [f"cate_{what}_{level}" for level in (1, 2, 3, 4) for what in ("id", "name")]
+CATEGORIES = [f"cate_{field}_{level}" for level in (1, 2, 3, 4) for field in ("id", "name")]
 PRODUCTS = ["wid", "name", "brand_id", "brand_name", *CATEGORIES, "shop_id"]
 
 TERM = "\x18"
 NO_QUERY = "-1"
-ASKS = 0.5
-"""Before how many events a shopper asks; the last one, which is the test, always answers a query."""
 
-MOST_CLICKS, SAME_AGAIN, BETWEEN_CLICKS = 2, 0.3, 40
-"""Of other answers before the item taken; how often they are that item itself; seconds between them."""
+QUERY_SHARE = 0.5
+"""Share of events with a query. The last event of a shopper, which is the test, always has one."""
+
+MAX_CLICKS, SAME_ITEM_SHARE, SECONDS_BETWEEN_CLICKS = 2, 0.3, 40
+"""Clicks before an event with a query: their largest number, and the share on the item of the event."""
 
 TYPES, TYPE_SHARES = np.array(["ORD", "CART", "CLICK", "FLW"]), (0.35, 0.35, 0.25, 0.05)
 CLICK = 2
 LABELS = np.array([3.0, 2.0, 1.0, 1.0])
-"""What the types are worth among candidates: purchase, cart, click; a follow begins with a click."""
+"""Label of a candidate for each type. A follow has the label of a click, because it begins with one."""
 
-LEAST_OTHERS, MEAN_OTHERS, MOST_OTHERS = 10, 60, 200 - 1 - MOST_CLICKS
-"""Candidates that the shopper did not touch."""
+MIN_IGNORED, MEAN_IGNORED, MAX_IGNORED = 10, 60, 200 - 1 - MAX_CLICKS
+"""Numbers of candidates that a shopper ignored."""
 
-OF_LEAF = 0.5
-"""How many of them are of the leaf that was asked for; the rest is of the whole shop."""
+SAME_LEAF_SHARE = 0.5
+"""Share of the ignored candidates that are of the query's leaf. The others are of the whole shop."""
 
 WITHOUT_ANSWER, WITHOUT_METADATA, WITHOUT_BRAND, WITHOUT_SHOP = 0.02, 0.05, 0.05, 0.05
+"""Shares of test queries without an answer, and of products without metadata, brand name and shop id."""
 
 ID_SPACE, MULTIPLIER, OFFSET = 10**8, 87_420_489, 12_345_677
-"""Ids below 10^8 that tell nothing of the numbers they stand for: ``MULTIPLIER`` has no factor in common."""
+"""Constants of :func:`ids`. ``MULTIPLIER`` and ``ID_SPACE`` have no common factor, so that ids are unique."""
 
 WORDS = list(dict.fromkeys(word for phrase in [*PHRASES, *DEPARTMENTS] for word in phrase.lower().split()))
-"""All that are not names."""
+"""All words except names."""
 
 
 def ids(numbers: Ints) -> pl.Series:
-    """``(n,)`` numbers below 10^8 → ``(n,)`` ids as texts, a different one for each number."""
+    """Return an id for each number, which reveals nothing about the number.
+
+    Args:
+        numbers: ``(n,)`` numbers from 0 to 10^8 - 1.
+
+    Returns:
+        ``(n,)`` texts of digits, a different one for each different number.
+
+    Example:
+        >>> ids(np.array([0, 1])).to_list()
+        ['12345677', '99766166']
+    """
     return pl.Series((numbers * MULTIPLIER + OFFSET) % ID_SPACE).cast(pl.String)
 
 
 def _terms(phrases: list[str]) -> pl.Series:
-    """Of each phrase the term ids: a word has its place in :data:`WORDS`, names come behind."""
-    of_word = dict(zip(WORDS, ids(np.arange(len(WORDS))), strict=True))
-    return pl.Series([TERM.join(of_word[word] for word in phrase.lower().split()) for phrase in phrases])
+    """Return the term ids of phrases. The term number of a word is its index in :data:`WORDS`."""
+    word_ids = dict(zip(WORDS, ids(np.arange(len(WORDS))), strict=True))
+    return pl.Series([TERM.join(word_ids[word] for word in phrase.lower().split()) for phrase in phrases])
 
 
 def _name_terms(numbers: Ints) -> pl.Series:
+    """Return the term ids of numbered names. Their term numbers come after those of :data:`WORDS`."""
     return ids(len(WORDS) + numbers)
 
 
@@ -81,7 +95,7 @@ LEAF_TERMS, FEATURE_TERMS = PHRASE_TERMS[: len(LEAVES)], PHRASE_TERMS[len(LEAVES
 
 
 def write_jdsearch(folder: Path, shop: Shop, *, header: bool) -> dict[str, Path]:
-    """Write ``behavior`` and ``products``, with or without a line that names the columns."""
+    """Write ``behavior`` and ``products``, with or without a header."""
     return {
         "behavior": write_chunks(
             folder / "user_behavior_data.txt", _with_header(header, BEHAVIOR, _behavior(shop))
@@ -93,56 +107,64 @@ def write_jdsearch(folder: Path, shop: Shop, *, header: bool) -> dict[str, Path]
 
 
 def _with_header(header: bool, columns: list[str], blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the blocks, after a line with the column names if ``header`` is True."""
     if header:
         yield ("\t".join(columns) + "\n").encode()
     yield from blocks
 
 
 def _behavior(shop: Shop) -> Iterator[bytes]:
+    """Yield blocks of lines of the behavior file, one line for each shopper."""
     rng = shop.generator("searches")
     for events in shop.events():
-        doings = _doings(shop, events, rng)
-        past, answers = doings.filter(~pl.col("test")), doings.filter("test")
-        tests = answers.group_by("user", maintain_order=True)
+        actions = _actions(shop, events, rng)
+        past, answers = actions.filter(~pl.col("test")), actions.filter("test")
+        by_user = answers.group_by("user", maintain_order=True)
         columns = [
-            tests.agg(pl.col("query").first()),
+            by_user.agg(pl.col("query").first()),
             _candidates(shop, answers, rng),
             _per_user(past, ["query", "wid", "type"]).rename({"wid": "past_wid", "query": "past_query"}),
-            _intervals(doings),
+            _intervals(actions),
         ]
         lines = pl.concat([frame.drop("user") for frame in columns], how="horizontal")
         yield plain_lines(lines, "\t")
 
 
-def _doings(shop: Shop, events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """The events, with the clicks before them.
+def _actions(shop: Shop, events: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """Draw queries for events, and add the clicks before the events with a query.
+
+    Args:
+        shop: The shop.
+        events: A block of :meth:`~recsys.datasets.synthetic.shoppers.Shop.events`.
+        rng: Random numbers.
 
     Returns:
-        ``user``, ``item``, ``wid``, ``time``, ``type``, ``label``, ``query``; ``subject`` (the item that
-        the query is about) and ``test`` (whether it answers the user's last query).
+        One row for each click and event: ``user``, ``item``, ``wid``, ``time``, ``type``, ``label``,
+        ``query``, ``subject`` (the item that the query is about) and ``test`` (whether the action belongs
+        to the user's last query).
     """
     world = shop.world
     user, item = events["user"].to_numpy(), events["item"].to_numpy()
     test = np.append(user[1:] != user[:-1], True)
-    asks = test | (rng.random(len(user)) < ASKS)
+    has_query = test | (rng.random(len(user)) < QUERY_SHARE)
     subject = np.where(shop.follows_habits(len(user), rng), item, rng.integers(len(world), size=len(user)))
     query = ask_for(world, subject, rng).texts(PHRASE_TERMS, _name_terms, separator=TERM)
-    doings = np.where(asks, rng.integers(1, MOST_CLICKS + 2, size=len(user)), 1)
-    event = np.repeat(np.arange(len(user)), doings)
-    clicks_left = np.cumsum(doings)[event] - 1 - np.arange(len(event))
-    habit, again = shop.follows_habits(len(event), rng), rng.random(len(event)) < SAME_AGAIN
+    actions_of_event = np.where(has_query, rng.integers(1, MAX_CLICKS + 2, size=len(user)), 1)
+    event = np.repeat(np.arange(len(user)), actions_of_event)
+    clicks_left = np.cumsum(actions_of_event)[event] - 1 - np.arange(len(event))
+    habit, same_item = shop.follows_habits(len(event), rng), rng.random(len(event)) < SAME_ITEM_SHARE
     other = world.draw(np.where(habit, world.leaf[subject[event]], ANY), rng)
-    shown = np.where((clicks_left > 0) & ~(habit & again), other, item[event])
-    kind = np.where(clicks_left > 0, CLICK, rng.choice(len(TYPES), p=TYPE_SHARES, size=len(event)))
+    touched = np.where((clicks_left > 0) & ~(habit & same_item), other, item[event])
+    action_type = np.where(clicks_left > 0, CLICK, rng.choice(len(TYPES), p=TYPE_SHARES, size=len(event)))
     return pl.DataFrame(
         {
             "user": user[event],
-            "item": shown,
-            "wid": ids(shown),
-            "time": events["time"].to_numpy()[event] - clicks_left * BETWEEN_CLICKS,
-            "type": TYPES[kind],
-            "label": LABELS[kind],
-            "query": query.set(pl.Series(~asks), NO_QUERY).gather(event),
+            "item": touched,
+            "wid": ids(touched),
+            "time": events["time"].to_numpy()[event] - clicks_left * SECONDS_BETWEEN_CLICKS,
+            "type": TYPES[action_type],
+            "label": LABELS[action_type],
+            "query": query.set(pl.Series(~has_query), NO_QUERY).gather(event),
             "subject": subject[event],
             "test": test[event],
         }
@@ -150,37 +172,46 @@ def _doings(shop: Shop, events: pl.DataFrame, rng: np.random.Generator) -> pl.Da
 
 
 def _candidates(shop: Shop, answers: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """``wid`` and ``label``: what a user took and clicked, then others; to some only others are shown."""
+    """Draw the candidates of each shopper's test query.
+
+    Args:
+        shop: The shop.
+        answers: The rows of :func:`_actions` that belong to test queries.
+        rng: Random numbers.
+
+    Returns:
+        ``user``, ``wid`` and ``label``, one row for each shopper: first the items that the shopper took or
+        clicked, then ignored items. Some shoppers see ignored items only.
+    """
     world = shop.world
-    asked = answers.group_by("user", maintain_order=True).agg(pl.col("subject").first())
-    others = LEAST_OTHERS + rng.geometric(1 / (MEAN_OTHERS - LEAST_OTHERS), size=len(asked))
-    row = np.repeat(np.arange(len(asked)), np.minimum(others, MOST_OTHERS))
-    of_leaf = shop.follows_habits(len(row), rng) & (rng.random(len(row)) < OF_LEAF)
-    drawn = world.draw(np.where(of_leaf, world.leaf[asked["subject"].to_numpy()[row]], ANY), rng)
-    untouched = pl.DataFrame({"user": asked["user"].to_numpy()[row], "item": drawn, "wid": ids(drawn)})
-    seen = asked.filter(rng.random(len(asked)) >= WITHOUT_ANSWER)
-    touched = answers.join(seen, on="user", how="semi", maintain_order="left").reverse()
-    candidates = pl.concat(
-        [touched.select("user", "item", "wid", "label"), untouched.with_columns(label=0.0)]
-    )
+    tests = answers.group_by("user", maintain_order=True).agg(pl.col("subject").first())
+    num_ignored = MIN_IGNORED + rng.geometric(1 / (MEAN_IGNORED - MIN_IGNORED), size=len(tests))
+    row = np.repeat(np.arange(len(tests)), np.minimum(num_ignored, MAX_IGNORED))
+    same_leaf = shop.follows_habits(len(row), rng) & (rng.random(len(row)) < SAME_LEAF_SHARE)
+    drawn = world.draw(np.where(same_leaf, world.leaf[tests["subject"].to_numpy()[row]], ANY), rng)
+    ignored = pl.DataFrame({"user": tests["user"].to_numpy()[row], "item": drawn, "wid": ids(drawn)})
+    answered = tests.filter(rng.random(len(tests)) >= WITHOUT_ANSWER)
+    touched = answers.join(answered, on="user", how="semi", maintain_order="left").reverse()
+    candidates = pl.concat([touched.select("user", "item", "wid", "label"), ignored.with_columns(label=0.0)])
     once = candidates.unique(["user", "item"], keep="first", maintain_order=True)
     return _per_user(once.sort("user", maintain_order=True), ["wid", "label"])
 
 
-def _intervals(doings: pl.DataFrame) -> pl.DataFrame:
-    """Seconds since the doing before: of those in the past, and of the test."""
-    answers_left = pl.col("test").cast(pl.Int64).cum_sum().over("user")
-    times = doings.filter(answers_left <= 1).select("user", "time")
+def _intervals(actions: pl.DataFrame) -> pl.DataFrame:
+    """Return the seconds since the action before, for past actions and the first action of the test."""
+    test_actions_so_far = pl.col("test").cast(pl.Int64).cum_sum().over("user")
+    times = actions.filter(test_actions_so_far <= 1).select("user", "time")
     return _per_user(times.select("user", pl.col("time").diff().over("user").fill_null(0)), ["time"])
 
 
 def _per_user(frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    """``user`` and the columns' values, joined."""
+    """Return one row for each user, with the values of each column joined by ``_``."""
     joined = [pl.col(column).cast(pl.String).str.join("_") for column in columns]
     return frame.group_by("user", maintain_order=True).agg(joined)
 
 
 def _products(shop: Shop) -> Iterator[bytes]:
+    """Yield blocks of lines of the products file."""
     rng = shop.generator("products")
     world = shop.world
     for block in world.blocks():
@@ -209,5 +240,6 @@ def _products(shop: Shop) -> Iterator[bytes]:
 
 
 def _joined(texts: list[pl.Series]) -> pl.Series:
-    frame = pl.DataFrame([text.alias(str(place)) for place, text in enumerate(texts)])
+    """Return the texts of several columns, row by row, as one text of terms."""
+    frame = pl.DataFrame([text.alias(str(index)) for index, text in enumerate(texts)])
     return frame.select(pl.concat_str(pl.all(), separator=TERM)).to_series()

@@ -1,4 +1,4 @@
-"""The made-up shop in the files of MovieLens: its items are films, their categories genres.
+"""The made-up shop in the files of MovieLens: its items are films, and their categories are genres.
 
 Source of the formats: the README files at https://grouplens.org/datasets/movielens/.
 """
@@ -17,17 +17,22 @@ from recsys.datasets.synthetic.shoppers import Shop
 from recsys.datasets.synthetic.words import DEPARTMENTS, LEAVES_EACH
 
 FIRST_YEAR, LAST_YEAR = 1930, 2011
-BEGINS_WITH_THE, HAS_ACCENT = 0.3, 0.1
+"""Range of the films' years."""
+
+THE_SHARE, ACCENT_SHARE = 0.3, 0.1
+"""Shares of titles with the article "The", and with a word that has an accent."""
 
 USER, MOVIE = pl.col("user") + 1, pl.col("item") + 1
 
 
 def write_movielens(folder: Path, shop: Shop, *, release: str) -> dict[str, Path]:
-    """Write ``ratings`` and ``movies`` with the names that the release gives them."""
+    """Write ``ratings`` and ``movies`` in the format and with the file names of a release."""
     return {"100k": _write_100k, "1m": _write_1m}.get(release, _write_csv)(folder, shop)
 
 
 def _write_csv(folder: Path, shop: Shop) -> dict[str, Path]:
+    """Write the CSV files of the releases from 20M on."""
+
     def ratings() -> Iterator[bytes]:
         yield b"userId,movieId,rating,timestamp\r\n"
         for events in shop.events():
@@ -47,6 +52,7 @@ def _write_csv(folder: Path, shop: Shop) -> dict[str, Path]:
 
 
 def _write_1m(folder: Path, shop: Shop) -> dict[str, Path]:
+    """Write the files of 1M, with ``::`` between fields."""
     ratings = (plain_lines(events.select(USER, MOVIE, "rating", "time"), "::") for events in shop.events())
     columns = [MOVIE, pl.col("title"), pl.col("genres").list.join("|")]
     movies = (plain_lines(films.select(columns), "::", "latin-1") for films in _films(shop))
@@ -57,9 +63,10 @@ def _write_1m(folder: Path, shop: Shop) -> dict[str, Path]:
 
 
 def _write_100k(folder: Path, shop: Shop) -> dict[str, Path]:
+    """Write the files of 100k, with ratings in random order and genres as flags."""
     rng = shop.generator("order of ratings")
-    in_no_order = (events[rng.permutation(len(events))] for events in shop.events())
-    ratings = (plain_lines(events.select(USER, MOVIE, "rating", "time"), "\t") for events in in_no_order)
+    shuffled = (events[rng.permutation(len(events))] for events in shop.events())
+    ratings = (plain_lines(events.select(USER, MOVIE, "rating", "time"), "\t") for events in shuffled)
     columns = [
         MOVIE,
         pl.col("title"),
@@ -76,14 +83,14 @@ def _write_100k(folder: Path, shop: Shop) -> dict[str, Path]:
 
 
 def _films(shop: Shop) -> Iterator[pl.DataFrame]:
-    """Blocks of ``item``, ``title``, ``year``, ``genres``: two genres, which tell an item's leaf."""
+    """Yield blocks of ``item``, ``title``, ``year`` and ``genres``, two genres that identify the leaf."""
     rng = shop.generator("films")
     world = shop.world
     genres = pl.Series(GENRES_100K[1:])
     for items in world.blocks():
         year = rng.integers(FIRST_YEAR, LAST_YEAR + 1, size=len(items))
-        accent, the = rng.random(len(items)) < HAS_ACCENT, rng.random(len(items)) < BEGINS_WITH_THE
-        department, place = world.department[items], world.leaf[items] % LEAVES_EACH
+        accent, the = rng.random(len(items)) < ACCENT_SHARE, rng.random(len(items)) < THE_SHARE
+        department, leaf = world.department[items], world.leaf[items] % LEAVES_EACH
         yield world.describe(items).select(
             "item",
             title=pl.format(
@@ -94,5 +101,5 @@ def _films(shop: Shop) -> Iterator[pl.DataFrame]:
                 pl.Series(year),
             ),
             year=pl.Series(year),
-            genres=pl.concat_list(genres.gather(department), genres.gather(len(DEPARTMENTS) + place)),
+            genres=pl.concat_list(genres.gather(department), genres.gather(len(DEPARTMENTS) + leaf)),
         )

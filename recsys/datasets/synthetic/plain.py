@@ -1,4 +1,4 @@
-"""The made-up shop in files without an owner: lines of sequences, and parquet tables."""
+"""The made-up shop in the formats for your own data: lines of sequences, and Parquet tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USER_NUMBER, ITEM_NUMBER = pl.col("user") + 1, (pl.col("item") + 1).cast(pl.Stri
 
 
 def write_sequences(folder: Path, shop: Shop) -> dict[str, Path]:
-    """Write ``sequences``, a line ``user item item ...`` each, and ``texts``, JSON lines.
+    """Write ``sequences``, lines of ``user item item ...``, and ``texts``, JSON lines.
 
     Source of the format: https://github.com/RUCAIBox/CIKM2020-S3Rec.
     """
@@ -37,7 +37,7 @@ def write_sequences(folder: Path, shop: Shop) -> dict[str, Path]:
 
 
 def write_table(folder: Path, shop: Shop) -> dict[str, Path]:
-    """Write ``interactions`` and ``items``."""
+    """Write the Parquet tables ``interactions`` and ``items``."""
     events = (block.select(USER, ITEM, timestamp="time") for block in shop.events())
     described = map(shop.world.describe, shop.world.blocks())
     path = pl.concat_list("department", "leaf")
@@ -49,9 +49,11 @@ def write_table(folder: Path, shop: Shop) -> dict[str, Path]:
 
 
 def _sequences(events: pl.DataFrame) -> bytes:
-    users = events.group_by(USER_NUMBER, maintain_order=True)
-    return plain_lines(users.agg(ITEM_NUMBER.str.join(" ")), " ")
+    """Return one line for each user: the user and the items in their order."""
+    by_user = events.group_by(USER_NUMBER, maintain_order=True)
+    return plain_lines(by_user.agg(ITEM_NUMBER.str.join(" ")), " ")
 
 
 def _texts(items: pl.DataFrame) -> bytes:
+    """Return one JSON line with id and title for each item."""
     return json_lines(items.select(ITEM_NUMBER.alias("item_id"), "title"))

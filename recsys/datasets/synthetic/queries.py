@@ -1,4 +1,4 @@
-"""What shoppers ask for: some words of an item, as "enamel teapot" or "teapot lora"."""
+"""The queries of shoppers: some words of an item, such as "enamel teapot" or "teapot lora"."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from recsys.datasets.synthetic.world import World
 from semantic_ids.types import Ints
 
 NONE = -1
-"""In place of a feature or brand: the query does not name one."""
+"""In place of a feature or brand that the query does not name."""
 
 NAMES_FEATURE, NAMES_BRAND = 0.4, 0.4
+"""Shares of queries that name a feature and a brand."""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Each names a leaf, and may name a feature and a brand.
+    """Q queries, each with a leaf, and some with a feature and a brand.
 
     Attributes:
-        leaf: ``(Q,)``.
-        feature: ``(Q,)``, :data:`NONE` if not named.
-        brand: ``(Q,)``, :data:`NONE` if not named.
+        leaf: ``(Q,)`` leaf numbers.
+        feature: ``(Q,)`` feature numbers, :data:`NONE` if the query names no feature.
+        brand: ``(Q,)`` brand numbers, :data:`NONE` if the query names no brand.
     """
 
     leaf: Ints
@@ -35,7 +36,15 @@ class Queries:
         return Queries(self.leaf[rows], self.feature[rows], self.brand[rows])
 
     def matched_by(self, world: World, items: Ints) -> np.ndarray:
-        """``(Q, n)`` bool: whether each of the ``(Q, n)`` items has all words of its row's query."""
+        """Return whether items have all words of a query.
+
+        Args:
+            world: The catalogue.
+            items: ``(Q, n)`` item numbers, n for each query.
+
+        Returns:
+            ``(Q, n)`` bool.
+        """
         feature, brand = self.feature[:, None], self.brand[:, None]
         has_feature = (world.features[items] == feature[:, :, None]).any(axis=2)
         return (
@@ -45,12 +54,15 @@ class Queries:
         )
 
     def texts(self, phrases: pl.Series, names: Spelling, *, separator: str = " ") -> pl.Series:
-        """``(Q,)`` texts: feature, leaf, brand.
+        """Return the texts of the queries: feature, leaf, brand.
 
         Args:
-            phrases: what stands for each of :data:`~recsys.datasets.synthetic.words.PHRASES`.
-            names: numbers of brands → texts.
-            separator: between the three.
+            phrases: The text for each of :data:`~recsys.datasets.synthetic.words.PHRASES`.
+            names: Function that returns the texts of brand numbers.
+            separator: Text between the three.
+
+        Returns:
+            ``(Q,)`` texts.
         """
         features, leaves = phrases[len(LEAVES) :], phrases[: len(LEAVES)]
         parts = {
@@ -63,7 +75,16 @@ class Queries:
 
 
 def ask_for(world: World, items: Ints, rng: np.random.Generator) -> Queries:
-    """``(Q,)`` items → for each a query that it answers."""
+    """Draw for each item a query that the item answers.
+
+    Args:
+        world: The catalogue.
+        items: ``(Q,)`` item numbers.
+        rng: Random numbers.
+
+    Returns:
+        Q queries.
+    """
     feature = world.features[items, rng.integers(2, size=len(items))]
     return Queries(
         leaf=world.leaf[items],
@@ -73,5 +94,5 @@ def ask_for(world: World, items: Ints, rng: np.random.Generator) -> Queries:
 
 
 def _or_null(spelling: Spelling, numbers: Ints) -> pl.Series:
-    """Texts, null where nothing is named."""
+    """Return the texts of numbers, null for :data:`NONE`."""
     return spelling(np.maximum(numbers, 0)).set(pl.Series(numbers == NONE), None)

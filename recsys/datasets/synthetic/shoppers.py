@@ -1,4 +1,4 @@
-"""What shoppers take from the made-up shop, one after the other: a shopper's next item hangs on the last."""
+"""The shoppers of the made-up shop and their events: a shopper's next item depends on the last one."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from semantic_ids.types import Ints
 
 SAME_LEAF, FOLLOW_UP, SAME_BRAND, FAVOURITE, POPULAR = range(5)
 HABITS = (0.35, 0.25, 0.15, 0.15, 0.10)
-"""How often the next item is of the last one's leaf, of the leaf that goes with that, of the last
-one's brand, of one of the shopper's favourite leaves and brands, or anything popular."""
+"""Probability of each habit.
+
+The next item is of the last item's leaf, of the leaf that follows that leaf, of the last item's brand, of one
+of the shopper's favourite leaves and brands, or any popular item.
+"""
 
 MIN_EVENTS, MAX_EVENTS, MEAN_EXTRA_EVENTS = 5, 40, 4
 RATINGS, RATING_SHARES = (3, 4, 5), (0.2, 0.3, 0.5)
-USERS_AT_ONCE = 10_000
+USERS_PER_BLOCK = 10_000
 DAY = 86_400
 FIRST_DAY = 15_340
-"""2012-01-01, in days since 1970."""
+"""The day 2012-01-01, in days since 1970."""
 
 
 @dataclass(frozen=True)
 class Shop:
-    """A catalogue and those who shop there.
+    """A catalogue and its shoppers.
 
     Attributes:
-        world: the catalogue.
-        users: how many shoppers there are.
-        seed: of everything that is drawn.
-        signal: the share, 0 to 1, of what shoppers do that follows the planted habits; the rest is
-            drawn from the whole shop, each item alike.
+        world: The catalogue.
+        users: Number of shoppers.
+        seed: Seed of everything that is drawn.
+        signal: Share from 0 to 1 of actions that follow the planted habits. The rest is drawn uniformly from
+            all items.
     """
 
     world: World
@@ -43,27 +46,27 @@ class Shop:
     signal: float
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """Random numbers for one purpose, which hang on no other."""
+        """Return random numbers for one purpose, which do not depend on other purposes."""
         return np.random.default_rng([self.seed, *purpose.encode()])
 
     def follows_habits(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """``(count,)`` bool: whether each of so many doings follows the habits."""
+        """Draw for each of ``count`` actions whether it follows the habits, ``(count,)`` bool."""
         return rng.random(count) < self.signal
 
     def events(self) -> Iterator[pl.DataFrame]:
-        """Blocks of users, one after the other; memory does not grow with their number.
+        """Yield the events of all shoppers in blocks, so that memory does not depend on their number.
 
-        A shopper has 5 to 40 events, about 9 on average, each on a day of its own, and no item twice.
+        A shopper has 5 to 40 events, about 9 on average, each on a different day, and no item twice.
 
         Yields:
-            ``user`` and ``item`` (numbers from 0), ``time`` (seconds since 1970, at midnight UTC),
-            ``rating`` (3 to 5), all int64; user after user, oldest first.
+            Frames with the columns ``user`` and ``item`` (numbers from 0), ``time`` (seconds since 1970, at
+            midnight UTC) and ``rating`` (3 to 5), all int64, sorted by user, then time.
         """
         rng = self.generator("events")
-        for first_user in range(0, self.users, USERS_AT_ONCE):
-            count = min(USERS_AT_ONCE, self.users - first_user)
+        for first_user in range(0, self.users, USERS_PER_BLOCK):
+            count = min(USERS_PER_BLOCK, self.users - first_user)
             extra = rng.geometric(1 / (1 + MEAN_EXTRA_EVENTS), size=count) - 1
-            taken = self._shop(np.minimum(MIN_EVENTS + extra, MAX_EVENTS), rng)
+            taken = self._take_items(np.minimum(MIN_EVENTS + extra, MAX_EVENTS), rng)
             days = rng.integers(365, size=(count, 1)) + np.cumsum(
                 rng.geometric(0.1, size=taken.shape), axis=1
             )
@@ -78,8 +81,16 @@ class Shop:
                 }
             )
 
-    def _shop(self, lengths: Ints, rng: np.random.Generator) -> Ints:
-        """``(users, longest)`` items that users of these sequence lengths take, ``-1`` behind the last."""
+    def _take_items(self, lengths: Ints, rng: np.random.Generator) -> Ints:
+        """Draw the items of a block of shoppers.
+
+        Args:
+            lengths: ``(users,)`` number of items of each shopper.
+            rng: Random numbers.
+
+        Returns:
+            ``(users, max(lengths))`` item numbers in order, -1 after the last.
+        """
         world = self.world
         taken = np.full((len(lengths), lengths.max()), -1)
         liked = world.draw(np.full(3 * len(lengths), world.whole_shop), rng).reshape(-1, 3)
@@ -100,15 +111,26 @@ class Shop:
 
 
 def _draw_new(world: World, wanted: Ints, taken: Ints, rng: np.random.Generator) -> Ints:
-    """An item from each wanted shelf that is not in its row of ``taken``.
+    """Draw an item for each row that is not in its row of ``taken``.
 
-    Where a few draws find none (a shelf may be bought out), any new item of the shop will do.
+    After eight draws that found no new item, the item comes from the whole shop, because a shopper may have
+    all items of a shelf.
+
+    Args:
+        world: The catalogue.
+        wanted: ``(n,)`` shelf of each row.
+        taken: ``(n, t)`` items that each shopper already has.
+        rng: Random numbers.
+
+    Returns:
+        ``(n,)`` item numbers.
     """
     items = np.empty_like(wanted)
-    left = np.arange(len(wanted))
+    open_rows = np.arange(len(wanted))
     for attempt in itertools.count():
-        items[left] = world.draw(wanted[left] if attempt < 8 else np.full(len(left), ANY), rng)
-        left = left[(taken[left] == items[left, None]).any(axis=1)]
-        if len(left) == 0:
+        shelves = wanted[open_rows] if attempt < 8 else np.full(len(open_rows), ANY)
+        items[open_rows] = world.draw(shelves, rng)
+        open_rows = open_rows[(taken[open_rows] == items[open_rows, None]).any(axis=1)]
+        if len(open_rows) == 0:
             break
     return items

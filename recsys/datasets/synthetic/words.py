@@ -1,4 +1,4 @@
-"""The words of the made-up shop: departments, what they sell, and names made of syllables."""
+"""The words of the made-up shop: departments, leaves, features, and names that consist of syllables."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from semantic_ids.types import Ints
 Words = tuple[str, ...]
 
 ROOT = "Shop"
+"""The broadest category."""
+
 DEPARTMENTS: dict[str, tuple[Words, Words]] = {
     "Kitchen": (
         ("Teapot", "Frying Pan", "Chef's Knife", "Coffee Grinder", "Mixing Bowl"),
@@ -46,14 +48,15 @@ DEPARTMENTS: dict[str, tuple[Words, Words]] = {
         ("Chew Proof", "Sisal", "Washable", "Orthopedic", "Slow Feeding", "Padded"),
     ),
 }
-"""Name → its leaves, and the features that one may find in the titles of its items."""
+"""For each department its leaves, and the features that the titles of its items may name."""
 
 LEAVES = [(name, leaf) for name, (leaves, _) in DEPARTMENTS.items() for leaf in leaves]
 FEATURES = [feature for _, features in DEPARTMENTS.values() for feature in features]
 LEAVES_EACH, FEATURES_EACH = len(LEAVES) // len(DEPARTMENTS), len(FEATURES) // len(DEPARTMENTS)
-"""How many leaves and features a department has: of department ``d`` those from ``d * LEAVES_EACH`` on."""
+"""Numbers of leaves and features of a department. Those of department d begin at ``d * LEAVES_EACH``."""
+
 PHRASES = [leaf for _, leaf in LEAVES] + FEATURES
-"""What queries may name, besides brands."""
+"""Phrases that queries may contain, besides brands: the leaves, then the features."""
 
 SYLLABLES = [
     "ba",
@@ -76,17 +79,28 @@ SYLLABLES = [
 ]
 
 Spelling = Callable[[Ints], pl.Series]
-"""Numbers of names → texts."""
+"""Function that returns the texts of numbered names."""
 
 
 def names(numbers: Ints) -> pl.Series:
-    """``(n,)`` numbers → ``(n,)`` made-up words, a different one for each number."""
+    """Return a made-up word for each number, a different one for each different number.
+
+    Args:
+        numbers: ``(n,)`` numbers from 0.
+
+    Returns:
+        ``(n,)`` words of at least two syllables: the digits of the number in base 17, the lowest first.
+
+    Example:
+        >>> names(np.array([0, 1, 17])).to_list()
+        ['Baba', 'Ceba', 'Bace']
+    """
     base = len(SYLLABLES)
     syllables = pl.Series([*SYLLABLES, ""])
     parts: list[pl.Series] = []
-    left = numbers
-    while not parts or left.any() or len(parts) < 2:
-        digit = np.where((left > 0) | (len(parts) < 2), left % base, base)
+    remaining = numbers
+    while not parts or remaining.any() or len(parts) < 2:
+        digit = np.where((remaining > 0) | (len(parts) < 2), remaining % base, base)
         parts.append(syllables.gather(digit).alias(str(len(parts))))
-        left = left // base
+        remaining = remaining // base
     return pl.DataFrame(parts).select(pl.concat_str(pl.all()).str.to_titlecase()).to_series()

@@ -1,4 +1,4 @@
-"""The catalogue of the made-up shop: what each item is, and shelves to take items from."""
+"""The catalogue of the made-up shop: the properties of every item, and shelves to draw items from."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ from recsys.datasets.synthetic.words import (
 from semantic_ids.types import Ints
 
 ANY = -1
-"""In place of a shelf: the whole shop, in which no item is more popular than another."""
+"""In place of a shelf: all items, drawn with equal probability."""
 
 ZIPF_EXPONENT = 0.7
-ITEMS_A_BRAND = 20
-ITEMS_AT_ONCE = 20_000
+ITEMS_PER_BRAND = 20
+ITEMS_PER_BLOCK = 20_000
 
 
 @dataclass(frozen=True)
 class World:
-    """All items, numbered from 0, and shelves of them: one a leaf, one a brand, and last the whole shop.
+    """The items of the shop, numbered from 0 to I - 1, and shelves to draw them from.
+
+    A *shelf* is a group of items: one for each leaf, one for each brand, and the last one with all items. So
+    every item is on three shelves.
 
     Attributes:
-        leaf: ``(I,)`` the leaf of each item, which is also its shelf.
+        leaf: ``(I,)`` the leaf of each item, which is also the number of its first shelf.
         brand: ``(I,)`` the brand of each item.
-        features: ``(I, 2)`` two different features of its department.
-        follow_up: ``(leaves,)`` the leaf that goes with each: one ring through all leaves.
-        brands: how many there are.
-        stock: ``(3 I,)`` items, shelf after shelf.
-        edges: ``(shelves + 1,)`` where each shelf begins in ``stock``.
-        weight_before: ``(3 I + 1,)`` summed popularity of all that stands before in ``stock``.
+        features: ``(I, 2)`` two different features of the item's department.
+        follow_up: ``(leaves,)`` the leaf that shoppers go to after each leaf. These links form one ring.
+        brands: Number of brands.
+        stock: ``(3 I,)`` the items of all shelves, shelf after shelf.
+        edges: ``(shelves + 1,)`` index in ``stock`` at which each shelf begins.
+        weight_before: ``(3 I + 1,)`` sum of the popularity of all items before each index of ``stock``.
     """
 
     leaf: Ints
@@ -56,41 +59,57 @@ class World:
 
     @property
     def whole_shop(self) -> int:
-        """The shelf that holds every item."""
+        """The number of the shelf with all items."""
         return len(self.edges) - 2
 
     @property
     def department(self) -> Ints:
-        """``(I,)`` the department of each item."""
+        """The department of each item, ``(I,)``."""
         return self.leaf // LEAVES_EACH
 
     def brand_shelf(self, items: Ints) -> Ints:
-        """The shelves of the items' brands."""
+        """Return the shelf of each item's brand.
+
+        Args:
+            items: ``(n,)`` item numbers.
+        """
         return len(LEAVES) + self.brand[items]
 
     def draw(self, shelves: Ints, rng: np.random.Generator) -> Ints:
-        """For each shelf one of its items, popular ones more often; for :data:`ANY` each alike."""
+        """Draw one item from each shelf, with probability proportional to popularity.
+
+        Args:
+            shelves: ``(n,)`` shelf numbers, or :data:`ANY` for an item of the whole shop with equal
+                probability.
+            rng: Random numbers.
+
+        Returns:
+            ``(n,)`` item numbers.
+        """
         items = rng.integers(len(self), size=len(shelves))
-        chosen = np.flatnonzero(shelves != ANY)
-        first, last = self.edges[shelves[chosen]], self.edges[shelves[chosen] + 1] - 1
+        with_shelf = np.flatnonzero(shelves != ANY)
+        first, last = self.edges[shelves[with_shelf]], self.edges[shelves[with_shelf] + 1] - 1
         low, high = self.weight_before[first], self.weight_before[last + 1]
-        point = low + rng.random(len(chosen)) * (high - low)
-        place = np.searchsorted(self.weight_before, point, side="right") - 1
-        items[chosen] = self.stock[np.clip(place, first, last)]
+        point = low + rng.random(len(with_shelf)) * (high - low)
+        index = np.searchsorted(self.weight_before, point, side="right") - 1
+        items[with_shelf] = self.stock[np.clip(index, first, last)]
         return items
 
     def blocks(self) -> Iterator[Ints]:
-        """All items, some at a time."""
-        for first in range(0, len(self), ITEMS_AT_ONCE):
-            yield np.arange(first, min(first + ITEMS_AT_ONCE, len(self)))
+        """Yield the numbers of all items, in blocks of :data:`ITEMS_PER_BLOCK`."""
+        for first in range(0, len(self), ITEMS_PER_BLOCK):
+            yield np.arange(first, min(first + ITEMS_PER_BLOCK, len(self)))
 
     def describe(self, items: Ints) -> pl.DataFrame:
-        """What the items are called.
+        """Return the names and titles of items.
+
+        Args:
+            items: ``(n,)`` item numbers.
 
         Returns:
-            One row an item: ``item``, its number, and as strings ``brand``, ``model`` (a word that no
-            other item has), ``first`` and ``second`` (features), ``leaf``, ``department``, and ``title``,
-            which is all of them but the department.
+            Frame with one row for each item: its number ``item``, and the texts ``brand``, ``model`` (a word
+            that no other item has), ``first`` and ``second`` (features), ``leaf``, ``department``, and
+            ``title``, which consists of all texts except the department.
         """
         frame = pl.DataFrame(
             {
@@ -108,10 +127,15 @@ class World:
 
 
 def make_world(items: int, rng: np.random.Generator) -> World:
-    """A catalogue of so many items (100 at least): every leaf has as many, popularity is Zipf's."""
+    """Return a catalogue with equally large leaves and Zipf popularity.
+
+    Args:
+        items: Number of items, at least 100.
+        rng: Random numbers.
+    """
     leaf = rng.permutation(np.arange(items) % len(LEAVES))
     department = leaf // LEAVES_EACH
-    brands_each = max(2, items // (len(DEPARTMENTS) * ITEMS_A_BRAND))
+    brands_each = max(2, items // (len(DEPARTMENTS) * ITEMS_PER_BRAND))
     brand = department * brands_each + rng.integers(brands_each, size=items)
     first = rng.integers(FEATURES_EACH, size=items)
     second = (first + rng.integers(1, FEATURES_EACH, size=items)) % FEATURES_EACH

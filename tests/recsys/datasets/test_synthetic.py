@@ -1,4 +1,4 @@
-"""The world of the made-up shop: its habits, its size, and that nothing is left of them without signal."""
+"""The made-up shop: its habits and its size, and that without signal there is nothing to learn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def events_of(world: World, *, signal: float = 1.0, users: int = 2000) -> pl.Dat
 
 
 def steps(events: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Each event's item but every user's last, and the item after it."""
+    """Return the item of each event except every user's last, and the item after it."""
     user, item = events["user"].to_numpy(), events["item"].to_numpy()
     same = user[1:] == user[:-1]
     return item[:-1][same], item[1:][same]
@@ -52,11 +52,11 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path, corpus: str, opt
     assert all(one[parameter] != other for parameter, other in content("three", 4).items())
 
 
-def test_options_have_usual_values(tmp_path: Path) -> None:
-    usual = write_shop(tmp_path / "usual", "movielens", users=50, items=100)
-    asked = write_shop(tmp_path / "asked", "movielens", users=50, items=100, release="25m")
-    assert {name: path.read_bytes() for name, path in usual.items()} == {
-        name: path.read_bytes() for name, path in asked.items()
+def test_options_have_defaults(tmp_path: Path) -> None:
+    default = write_shop(tmp_path / "default", "movielens", users=50, items=100)
+    explicit = write_shop(tmp_path / "explicit", "movielens", users=50, items=100, release="25m")
+    assert {name: path.read_bytes() for name, path in default.items()} == {
+        name: path.read_bytes() for name, path in explicit.items()
     }
 
 
@@ -72,7 +72,7 @@ def test_every_user_takes_five_items_at_least_and_none_twice(world: World) -> No
     assert (events["time"] % 86_400 == 0).all()
 
 
-def test_users_do_not_hang_on_how_many_there_are(world: World) -> None:
+def test_users_do_not_depend_on_their_number(world: World) -> None:
     first, second = itertools.islice(Shop(world, 10**8, seed=0, signal=1.0).events(), 2)
     assert (first["user"].min(), first["user"].max()) == (0, 9_999)
     assert (second["user"].min(), second["user"].max()) == (10_000, 19_999)
@@ -85,8 +85,8 @@ def test_a_five_core_keeps_most(world: World) -> None:
         pl.col("user", "item").cast(pl.String).name.suffix("_id"), timestamp="time"
     )
     core = interactions_of(events, k_core=5)
-    for left, of in zip(core[:, :2].iter_columns(), events[:, :2].iter_columns(), strict=True):
-        assert left.n_unique() > 0.9 * of.n_unique()
+    for kept, before in zip(core[:, :2].iter_columns(), events[:, :2].iter_columns(), strict=True):
+        assert kept.n_unique() > 0.9 * before.n_unique()
     assert len(core) > 0.9 * len(events)
 
 
@@ -99,7 +99,7 @@ def test_habits_tell_the_next_item(world: World) -> None:
     last, following = steps(events_of(world))
     leaf, brand = world.leaf, world.brand
     same_leaf = leaf[last] == leaf[following]
-    # 0.35 on purpose; 0.15 by brand, of whose items a fifth are of the leaf; favourites, and chance
+    # 0.35 by habit, 0.15 by brand (a fifth of a brand's items are of the leaf), and some by favourites
     assert same_leaf.mean() == pytest.approx(0.35 + 0.15 / 5 + 0.02, abs=0.03)
     goes_with = leaf[following] == world.follow_up[leaf[last]]
     assert goes_with.mean() == pytest.approx(0.25 + 0.02, abs=0.03)
@@ -160,36 +160,36 @@ def test_titles_tell_brand_features_and_leaf(world: World) -> None:
 
 def test_names_are_words_of_their_own() -> None:
     assert len(SYLLABLES) == 17
-    # digits to the base 17, the lowest first, two at least
+    # digits in base 17, the lowest first, at least two
     assert names(np.array([0, 5, 17, 17**2 + 2])).to_list() == ["Baba", "Haba", "Bace", "Dibace"]
     assert names(np.arange(20_000)).n_unique() == 20_000
 
 
 def test_queries_are_words_of_an_item_that_matches(world: World) -> None:
     items = np.arange(1000)
-    asked = ask_for(world, items, np.random.default_rng(0))
-    assert asked.matched_by(world, items[:, None]).all()
+    queries = ask_for(world, items, np.random.default_rng(0))
+    assert queries.matched_by(world, items[:, None]).all()
     for text, title in zip(
-        asked.texts(pl.Series(PHRASES), names), world.describe(items)["title"], strict=True
+        queries.texts(pl.Series(PHRASES), names), world.describe(items)["title"], strict=True
     ):
         assert set(text.split()) <= set(title.split())
-    assert (asked.feature != NONE).mean() == pytest.approx(0.4, abs=0.05)
-    assert (asked.brand != NONE).mean() == pytest.approx(0.4, abs=0.05)
+    assert (queries.feature != NONE).mean() == pytest.approx(0.4, abs=0.05)
+    assert (queries.brand != NONE).mean() == pytest.approx(0.4, abs=0.05)
 
 
 def test_a_query_is_spelt_and_matched_word_by_word(world: World) -> None:
     teapots = np.flatnonzero(world.leaf == 0)
     enamel, brand = 0, int(world.brand[teapots[0]])
-    asked = Queries(np.array([0, 0, 0]), np.array([NONE, enamel, NONE]), np.array([NONE, NONE, brand]))
+    queries = Queries(np.array([0, 0, 0]), np.array([NONE, enamel, NONE]), np.array([NONE, NONE, brand]))
     lora = names(np.array([brand]))[0]
-    assert asked.texts(pl.Series(PHRASES), names).to_list() == ["Teapot", "Enamel Teapot", f"Teapot {lora}"]
-    found = asked.matched_by(world, np.tile(np.arange(1000), (3, 1)))
-    assert np.flatnonzero(found[0]).tolist() == teapots.tolist()
+    assert queries.texts(pl.Series(PHRASES), names).to_list() == ["Teapot", "Enamel Teapot", f"Teapot {lora}"]
+    matches = queries.matched_by(world, np.tile(np.arange(1000), (3, 1)))
+    assert np.flatnonzero(matches[0]).tolist() == teapots.tolist()
     titles = world.describe(np.arange(1000))["title"].to_list()
-    assert [titles[item] for item in np.flatnonzero(found[1])] == [
+    assert [titles[item] for item in np.flatnonzero(matches[1])] == [
         title for title in titles if title.endswith("Teapot") and "Enamel" in title
     ]
-    assert [titles[item] for item in np.flatnonzero(found[2])] == [
+    assert [titles[item] for item in np.flatnonzero(matches[2])] == [
         title for title in titles if title.endswith("Teapot") and title.startswith(lora)
     ]
 
@@ -210,8 +210,8 @@ def test_the_smallest_shop_can_be_written(tmp_path: Path, corpus: str) -> None:
             {"corpus": "amazon", "release": 2015},
             "release of amazon must be one of 2014, 2018, 2023, not 2015",
         ),
-        ({"corpus": "table", "users": 0}, "a shop needs a user and 100 items at least, not 0 and 1000"),
-        ({"corpus": "table", "items": 99}, "a shop needs a user and 100 items at least, not 2000 and 99"),
+        ({"corpus": "table", "users": 0}, "a shop needs at least 1 user and 100 items, not 0 and 1000"),
+        ({"corpus": "table", "items": 99}, "a shop needs at least 1 user and 100 items, not 2000 and 99"),
         ({"corpus": "table", "signal": 1.5}, "signal must be from 0 to 1, not 1.5"),
         ({"corpus": "table", "signal": float("nan")}, "signal must be from 0 to 1, not nan"),
     ],
