@@ -1,1 +1,1 @@
-"""Readers of corpora against files that are broken in every way: ``make fuzz``."""
+"""Fuzzing of the corpus readers with broken files: ``make fuzz``."""

@@ -1,9 +1,9 @@
-"""Reads a million mutated lines with every reader; any but a clean error is a crash: ``make fuzz``.
+"""Read a million mutated lines with all readers; anything but a clean error is a crash: ``make fuzz``.
 
     python -m tests.fuzz [--lines 1000000] [--seed 0] [--reader NAME] [--crashes workspace/crashes]
     python -m tests.fuzz --atheris [--runs 100000]
 
-Crashes are kept, each in a folder with the files and what came out. The exit code is 1 if there are any.
+Each crash is kept in a folder with its files and the error. The exit code is 1 if there are crashes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from tests.fuzz import guided
 from tests.fuzz.campaign import Campaign, Result
 from tests.fuzz.targets import make_targets
 
-RAM_DISK = Path("/dev/shm")  # noqa: S108 — of many small files each is read once
+RAM_DISK = Path("/dev/shm")  # noqa: S108 — fast, for many small files
 
 
 def main() -> None:
-    """Fuzz as the command line says."""
+    """Run the fuzzing that the command line describes."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--lines", type=int, default=1_000_000, help="to be mutated in all")
-    parser.add_argument("--seed", type=int, default=0, help="of all mutations")
-    parser.add_argument("--reader", help="only this one")
-    parser.add_argument("--crashes", type=Path, default=Path("workspace/crashes"), help="where they are kept")
+    parser.add_argument("--lines", type=int, default=1_000_000, help="number of lines to mutate")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all mutations")
+    parser.add_argument("--reader", help="fuzz this reader only")
+    parser.add_argument("--crashes", type=Path, default=Path("workspace/crashes"), help="folder for crashes")
     parser.add_argument("--atheris", action="store_true", help="let coverage guide the mutations")
-    parser.add_argument("--runs", type=int, default=100_000, help="with --atheris: how many files are read")
+    parser.add_argument("--runs", type=int, default=100_000, help="with --atheris: number of files to read")
     options = parser.parse_args()
     crashes = options.crashes.resolve()
     crashes.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def main() -> None:
             campaign = Campaign(make_targets, name, lines, options.seed, Path(scratch) / name, crashes)
             results.append(campaign.run())
             print(_row(results[-1]), flush=True)
-    print(_row(_sum(results)))
+    print(_row(_total(results)))
     if any(result.crashes for result in results):
         sys.exit(f"Crashes are in {crashes}")
 
@@ -62,12 +62,14 @@ HEADER = f"{'target':24}" + "".join(
 
 
 def _row(result: Result) -> str:
+    """Return a line of the report."""
     counts = (result.files, result.lines, result.read, result.refused, result.crashes)
     figures = [*counts, round(result.lines / result.seconds)]
     return f"{result.target:24}" + "".join(f"{figure:12,}" for figure in figures)
 
 
-def _sum(results: list[Result]) -> Result:
+def _total(results: list[Result]) -> Result:
+    """Return the sums of all results, under the name ``all``."""
     fields = ("files", "lines", "read", "refused", "crashes", "seconds")
     return Result("all", *(sum(getattr(result, field) for result in results) for field in fields))
 

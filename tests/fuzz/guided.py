@@ -1,4 +1,4 @@
-"""Files that atheris makes, guided by the branches that the readers take.
+"""Fuzzing with atheris, which guides the mutations by the branches that the readers take.
 
 Source: https://github.com/google/atheris.
 """
@@ -17,18 +17,30 @@ from pathlib import Path
 import polars as pl
 
 LINES = 8
-"""Of the files that mutation begins with; the fewer, the sooner it meets what matters."""
+"""Number of lines of the files that atheris starts from. Short files lead to new branches sooner."""
 
 LONGEST_FILE = 8192
-"""Bytes."""
+"""Largest size of a file in bytes."""
 
 LONGEST_READ = 60
+"""Seconds after which a reader counts as hanging."""
+
 MEMORY = 8192
-"""Megabytes."""
+"""Largest memory of the process in megabytes."""
 
 
 def fuzz(runs: int, seed: int, scratch: Path, crashes: Path) -> int:
-    """Read so many files in a process of its own, as libFuzzer ends it; 1 if there is a crash."""
+    """Read mutated files in a separate process, because libFuzzer ends its process.
+
+    Args:
+        runs: Number of files.
+        seed: Seed of libFuzzer.
+        scratch: Folder for temporary files.
+        crashes: Folder for the files that crash a reader.
+
+    Returns:
+        The exit code: 1 if there was a crash, else 0.
+    """
     if importlib.util.find_spec("atheris") is None:
         raise SystemExit("atheris is not installed; pip install -e '.[fuzz]'")
     log = scratch / "log.txt"
@@ -41,13 +53,13 @@ def fuzz(runs: int, seed: int, scratch: Path, crashes: Path) -> int:
             stdout=file,
             check=False,
         )
-    said = log.read_text(errors="replace")
-    done = re.search(r"Done (\d+) runs in (\d+) second", said)
-    covered = re.findall(r"cov: (\d+) ft: (\d+)", said)
+    output = log.read_text(errors="replace")
+    done = re.search(r"Done (\d+) runs in (\d+) second", output)
+    covered = re.findall(r"cov: (\d+) ft: (\d+)", output)
     if done is None or len(covered) == 0:
-        (crashes / "atheris.txt").write_text(said)
-        print(f"atheris ended early; what it said is in {crashes / 'atheris.txt'}")
-        print(said[-2000:])
+        (crashes / "atheris.txt").write_text(output)
+        print(f"atheris ended early; its output is in {crashes / 'atheris.txt'}")
+        print(output[-2000:])
         return 1
     print(
         f"{int(done[1]):,} files, {int(done[2]):,} s, {covered[0][0]} to {covered[-1][0]} branches, no crash"
@@ -56,7 +68,10 @@ def fuzz(runs: int, seed: int, scratch: Path, crashes: Path) -> int:
 
 
 def main() -> None:
-    """Read files in this process: the first byte tells which file of which reader the others make up."""
+    """Read files of atheris in this process.
+
+    The first byte decides which reader and file parameter the other bytes are for.
+    """
     import atheris  # type: ignore[import-untyped]
 
     scratch = Path(sys.argv.pop(1))
@@ -70,8 +85,8 @@ def main() -> None:
     goals = [(target, parameter) for target in targets for parameter in sorted(target.files)]
     seeds = scratch / "seeds"
     seeds.mkdir()
-    for place, (target, parameter) in enumerate(goals):
-        (seeds / f"{place}").write_bytes(bytes([place]) + _beginning(target.files[parameter]))
+    for number, (target, parameter) in enumerate(goals):
+        (seeds / f"{number}").write_bytes(bytes([number]) + _beginning(target.files[parameter]))
 
     def read(content: bytes) -> None:
         if not content:
@@ -87,7 +102,7 @@ def main() -> None:
 
 
 def _beginning(path: Path) -> bytes:
-    """The first lines or rows of a file, as a file."""
+    """Return the content of a file with only the first lines or rows of another."""
     if path.suffix != ".parquet":
         return b"".join(path.read_bytes().splitlines(keepends=True)[:LINES])
     rows = io.BytesIO()

@@ -1,4 +1,4 @@
-"""One round of fuzzing: a mutated file, its reader, and what may come of it."""
+"""One round of fuzzing: a mutated file, its reader, and checks of the result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 
 
 class ReaderError(Exception):
-    """What a reader must never do."""
+    """A reader did something that it must never do."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,11 @@ class Round:
     """Files and options for a reader.
 
     Attributes:
-        mutated: the parameter of the mutated file.
-        lines: how many of it are mutated.
+        target: The reader and its files.
+        files: The files of the target, one of them mutated.
+        options: Options of the reader.
+        mutated: Parameter of the mutated file.
+        lines: Number of mutated lines.
     """
 
     target: Target
@@ -38,20 +41,20 @@ class Round:
     lines: int
 
     def is_read(self) -> bool:
-        """Whether the reader reads the files; if not, it refused them with one clear error.
+        """Return whether the reader reads the files; if not, it refuses them with one clear error.
 
         Raises:
-            ReaderError: it did anything else.
+            ReaderError: If the reader does anything else.
         """
-        read = self._read(self.options)
-        if isinstance(read, Corpus):
-            self._check_corpus(read)
+        result = self._read(self.options)
+        if isinstance(result, Corpus):
+            self._check_corpus(result)
             if self.options.get("skip_bad_lines") is False:
-                self._check_beside_broken_line(read)
-        return read is not None
+                self._check_with_broken_line(result)
+        return result is not None
 
     def _read(self, options: Mapping[str, Any]) -> object | None:
-        """What the reader returns; None if it refuses."""
+        """Return the result of the reader, None if it refuses the files."""
         try:
             return self.target.read(**self.files, **options)  # type: ignore[no-any-return]
         except (ValueError, OSError) as error:
@@ -59,13 +62,14 @@ class Round:
             return None
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # the panics of polars are no Exception
+        except BaseException as error:  # panics of polars are not Exceptions
             raise ReaderError(f"{type(error).__name__} came out of {self}") from error
         finally:
             if Path(TRACE).exists():
                 raise ReaderError(f"a line was executed by {self}")
 
     def _check_message(self, message: str, skips: bool) -> None:
+        """Raise a ReaderError unless an error message is short, names a file and fits the options."""
         if not any(str(path) in message for path in self.files.values()):
             raise ReaderError(f"no file is named by the message of {self}: {message}")
         if len(message) > LONGEST_MESSAGE:
@@ -74,17 +78,20 @@ class Round:
             raise ReaderError(f"a line was not left out by {self}: {message}")
 
     def _check_corpus(self, corpus: Corpus) -> None:
-        """What :class:`Corpus` does not check itself."""
+        """Check what :class:`Corpus` does not check itself."""
         times = corpus.interactions["timestamp"]
         if len(times) and times.min() < 0:
             raise ReaderError(f"times before 1970 came out of {self}")
         if "" in corpus.items["item_id"]:
             raise ReaderError(f"an item without an id came out of {self}")
         if corpus.skipped_lines and not self.options.get("skip_bad_lines"):
-            raise ReaderError(f"lines were left out unasked by {self}")
+            raise ReaderError(f"lines were left out by {self} although they must not be")
 
-    def _check_beside_broken_line(self, corpus: Corpus) -> None:
-        """With one more line, which is broken and left out, readers take a slower way to the same corpus."""
+    def _check_with_broken_line(self, corpus: Corpus) -> None:
+        """Check that the corpus stays the same with an additional broken line that is skipped.
+
+        Readers then parse line by line, which is other code.
+        """
         path = self.files[self.mutated]
         content = path.read_bytes()
         if self.mutated == "texts" or content.startswith(PACKED):
@@ -103,7 +110,17 @@ class Round:
 
 
 def make_round(target: Target, rng: Random, folder: Path, most: int | None = None) -> Round:
-    """Mutate one of the files of a target into an empty ``folder``; the others stay what they are."""
+    """Mutate one file of a target.
+
+    Args:
+        target: A reader with its files.
+        rng: Random numbers.
+        folder: Folder for the mutated file. It is emptied first.
+        most: Largest number of lines to mutate; by default at random up to all.
+
+    Returns:
+        The round, with the other files unchanged.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     parameter = rng.choice(sorted(target.files))

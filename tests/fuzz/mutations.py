@@ -1,4 +1,4 @@
-"""What happens to files on their way, and what hostile hands put into them."""
+"""Mutations of files: damage from transfers, and hostile content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 TRACE = "PWNED"
-"""A file of this name in the working directory tells that a line was executed."""
+"""Name of a file that appears in the working directory if a reader executes a line."""
 
 _CODE = (
     f"__import__('os').system('touch {TRACE}')",
@@ -49,23 +49,28 @@ _BYTES = (
     b"PAR1",
 )
 HOSTILE = (*(text.encode() for text in (*_CODE, *_NUMBERS, *_TEXTS)), *_BYTES)
-"""To be put in place of a cell, or anywhere else."""
+"""Content to put in place of a cell, or anywhere else."""
 
 ENCODINGS = ("utf-16", "utf-16-le", "utf-32", "utf-7", "utf-8-sig", "cp500")
 TOKEN = re.compile(rb"[^\s,:;|_\[\]{}\"'\x18]+|\"[^\"]*\"|'[^']*'")
-"""What looks like a cell, whatever the format."""
+"""Text that looks like a cell in any format."""
 
 
 def mutated_text(content: bytes, rng: Random, most: int | None = None) -> tuple[bytes, int]:
-    """A text file with some of its lines mutated, at most so many, and perhaps packed badly.
+    """Mutate some lines of a text file, and sometimes the whole file or its compression.
+
+    Args:
+        content: Content of the file.
+        rng: Random numbers.
+        most: Largest number of lines to mutate; by default at random up to all.
 
     Returns:
-        The file and the number of mutated lines.
+        The mutated content, and the number of mutated lines.
     """
     lines = content.splitlines(keepends=True)
     count = min(len(lines), most or rng.choice((1, 3, len(lines) // 4, len(lines))))
-    for place in rng.sample(range(len(lines)), max(1, count)):
-        lines[place] = rng.choice(LINE_MUTATIONS)(lines[place], rng, lines)
+    for index in rng.sample(range(len(lines)), max(1, count)):
+        lines[index] = rng.choice(LINE_MUTATIONS)(lines[index], rng, lines)
     whole = b"".join(lines)
     if rng.random() < 0.1:
         whole = rng.choice(FILE_MUTATIONS)(whole, rng)
@@ -75,10 +80,15 @@ def mutated_text(content: bytes, rng: Random, most: int | None = None) -> tuple[
 
 
 def mutated_parquet(content: bytes, rng: Random, most: int | None = None) -> tuple[bytes, int]:
-    """A Parquet file of which some bytes are others, or a column is.
+    """Mutate some bytes or a column of a Parquet file.
+
+    Args:
+        content: Content of the file.
+        rng: Random numbers.
+        most: Largest number of bytes to mutate; by default at random up to 30.
 
     Returns:
-        The file and how many bytes or rows of it are mutated.
+        The mutated content, and the number of mutated bytes or rows.
     """
     if rng.random() < 0.5:
         # With threads pyarrow 25 now and then aborts when the process ends.
@@ -88,7 +98,7 @@ def mutated_parquet(content: bytes, rng: Random, most: int | None = None) -> tup
         return buffer.getvalue(), len(table)
     damaged = bytearray(content)
     count = most or rng.choice((1, 3, 30))
-    # Half of the hits go where the types and places of everything are told.
+    # Half of the bytes are in the metadata at the end, which describes types and positions.
     tail = int.from_bytes(content[-8:-4], "little") + 8
     for _ in range(count):
         place = len(damaged) - 1 - rng.randrange(tail if rng.random() < 0.5 else len(damaged))
@@ -117,10 +127,10 @@ def _replace_token(line: bytes, rng: Random, _: list[bytes]) -> bytes:
     tokens = list(TOKEN.finditer(line))
     if not tokens:
         return rng.choice(HOSTILE) + line
-    found = rng.choice(tokens)
+    token = rng.choice(tokens)
     hostile = rng.choice(HOSTILE)
-    quoted = found[0][:1] in (b'"', b"'") and rng.random() < 0.5
-    start, end = (found.start() + quoted, found.end() - quoted)
+    quoted = token[0][:1] in (b'"', b"'") and rng.random() < 0.5
+    start, end = (token.start() + quoted, token.end() - quoted)
     return line[:start] + hostile + line[end:]
 
 
@@ -181,7 +191,7 @@ FILE_MUTATIONS: tuple[Callable[[bytes, Random], bytes], ...] = (
 
 
 def _packed(whole: bytes, rng: Random) -> bytes:
-    """Gzip or zstd, sound or with a wrong end."""
+    """Return content in gzip or zstd, correct or with a wrong end."""
     pack = rng.choice((lambda plain: gzip.compress(plain, 1), zstandard.compress))
     packed: bytes = pack(whole)
     kind = rng.randrange(5)
@@ -214,7 +224,7 @@ def _repeated(values: list[object], kind: pa.DataType) -> Callable[[int], pa.Arr
 
 
 def _no_text(count: int) -> pa.Array:
-    """Texts that are no UTF-8."""
+    """Return a text column whose bytes are not valid UTF-8."""
     bytes_ = pa.array([b"\xff\xfe\x80"] * count, type=pa.binary())
     return pa.StringArray.from_buffers(count, bytes_.buffers()[1], bytes_.buffers()[2])
 
