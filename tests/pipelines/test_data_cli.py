@@ -122,7 +122,7 @@ def test_where_a_person_must_log_in_every_step_is_told(here: Path) -> None:
     ("arguments", "message"),
     [
         (["amazon2104"], "there is no corpus 'amazon2104'"),
-        (["amazon2014"], "amazon2014: give a --category out of Amazon_Instant_Video"),
+        (["amazon2014"], "amazon2014: choose a category, one of Amazon_Instant_Video"),
         (["amazon2014", "--category", "Beauti"], "Did you mean 'Beauty'?"),
         (["esci", "--category", "Beauty"], "esci has no categories"),
     ],
