@@ -151,7 +151,10 @@ class DualEncoder(VectorRetriever):
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
         """Histories with all their pairs; a step is one batch."""
         device = self._codes.device
-        pairs, texts = CausalPairs.of(train, self.max_history, device), TextVectors.of(train, device)
+        pairs, texts = (
+            CausalPairs.from_examples(train, self.max_history, device),
+            TextVectors.from_examples(train, device),
+        )
         asker = pairs.queries if texts else pairs.groups
         leaf_of_item = torch.from_numpy(self.ids.leaf_of_item).to(device)
         shares = leaf_of_item[pairs.targets].bincount(minlength=len(self._leaves)) / len(pairs.targets)

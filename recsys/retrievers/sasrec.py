@@ -91,7 +91,7 @@ class SasRec(VectorRetriever):
 
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
         """Histories with all their pairs."""
-        pairs = CausalPairs.of(train, self.max_history, default_device())
+        pairs = CausalPairs.from_examples(train, self.max_history, default_device())
 
         def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
             for part in pairs.histories.by_length(rows):

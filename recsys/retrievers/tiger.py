@@ -201,8 +201,8 @@ class Tiger(TrainedRetriever):
     def _sources(self, examples: Examples) -> tuple[Histories, Callable[[Tensor], Tensor]]:
         """The histories as far as they are read; and from some rows to their sources, ``(B, S)`` int64."""
         device = self._device
-        histories = Histories.of(examples.history.last(self.max_history), device)
-        texts = TextVectors.of(examples, device)
+        histories = Histories.from_ragged(examples.history.last(self.max_history), device)
+        texts = TextVectors.from_examples(examples, device)
         first = torch.cat([self._user_tokens_of(examples), self._text_tokens_of(texts, len(examples))], dim=1)
 
         def sources(rows: Tensor) -> Tensor:

@@ -130,8 +130,8 @@ class VectorRetriever(TrainedRetriever):
         """Search by the vectors of the queries."""
         self._check_text_width(queries)
         device = next(self.model.parameters()).device
-        history = Histories.of(queries.history.last(self.max_history), device)
-        texts = TextVectors.of(queries, device) if self.text_width else None
+        history = Histories.from_ragged(queries.history.last(self.max_history), device)
+        texts = TextVectors.from_examples(queries, device) if self.text_width else None
         vectors = torch.empty(len(queries), self.width, device=device)
         for rows in history.by_length(torch.arange(len(queries))):
             at = torch.stack([torch.arange(len(rows)), history.lengths[rows]]).to(device)

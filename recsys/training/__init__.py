@@ -1,1 +1,1 @@
-"""One training loop for every retriever, its checkpoints and its batches."""
+"""The training loop that all trained retrievers share, with its checkpoints and batches."""

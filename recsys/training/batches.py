@@ -1,4 +1,4 @@
-"""Examples on the model's device: gathered there, and histories padded no more than they need."""
+"""Examples on the model's device, and batches of them with little padding."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch import Tensor
 
 from recsys.examples import Examples, Ragged
 
-# A CPU pays for padding, so it works on small parts of like length; a GPU pays for each call.
-_PARTS, _ROWS_OF_A_PART = {"cpu": 8}, 16
+# On a CPU padding costs time, so a batch is cut into up to 8 parts of similar length, with 16 rows or more
+# in each. On a GPU every call costs time, so a batch stays whole.
+_MAX_PARTS, _MIN_ROWS = {"cpu": 8}, 16
 
 
 @dataclass(frozen=True)
 class Histories:
-    """A :class:`~recsys.examples.Ragged` of item rows, its values on a device.
+    """R histories of item rows, a :class:`~recsys.examples.Ragged` whose values are on a device.
 
     Attributes:
-        values: ``(M + 1,)`` int64, on the device; the last one is -1, padding.
-        starts: ``(R,)`` int64, on the device.
-        lengths: ``(R,)`` int64, on the CPU, where shapes are decided.
+        values: ``(M + 1,)`` int64, on the device; the last value is -1, the padding.
+        starts: ``(R,)`` int64, on the device; index in ``values`` where each history begins.
+        lengths: ``(R,)`` int64, on the CPU, because the shapes of batches are computed there.
     """
 
     values: Tensor
@@ -30,69 +31,82 @@ class Histories:
     lengths: Tensor
 
     @classmethod
-    def of(cls, ragged: Ragged, device: torch.device) -> Self:
-        """Move there what the rows refer to."""
-        if ragged.lengths.sum() < len(ragged.values):  # a few rows of many: no need to move them all
+    def from_ragged(cls, ragged: Ragged, device: torch.device) -> Self:
+        """Copy the values that the rows use to a device."""
+        if ragged.lengths.sum() < len(ragged.values):  # the rows leave out some values: do not copy those
             ragged = Ragged.from_lengths(ragged.flat(), ragged.lengths)
         values, starts = torch.from_numpy(np.append(ragged.values, -1)), torch.from_numpy(ragged.starts)
         return cls(values.to(device), starts.to(device), torch.from_numpy(ragged.lengths))
 
     def padded(self, rows: Tensor) -> Tensor:
-        """Some rows, ``(B,)`` int64 on the CPU, as ``(B, T)`` item rows, -1 behind the last.
+        """Return some histories as a matrix, filled up on the right with -1.
 
-        T is the longest of their lengths, and at least 1.
+        Args:
+            rows: ``(B,)`` int64 on the CPU, numbers of the histories.
+
+        Returns:
+            ``(B, T)`` int64 item rows on the device; T is the length of the longest history, at least 1.
         """
         lengths, device = self.lengths[rows], self.values.device
-        place = torch.arange(max(1, int(lengths.max())), device=device)
-        at = self.starts[rows.to(device)][:, None] + place
-        return self.values[torch.where(place < lengths.to(device)[:, None], at, -1)]
+        position = torch.arange(max(1, int(lengths.max())), device=device)
+        index = self.starts[rows.to(device)][:, None] + position
+        return self.values[torch.where(position < lengths.to(device)[:, None], index, -1)]
 
     def by_length(self, rows: Tensor) -> list[Tensor]:
-        """The same rows, shortest first, in as many parts as the device likes; no part is empty."""
-        parts = min(_PARTS.get(self.values.device.type, 1), -(-len(rows) // _ROWS_OF_A_PART))
+        """Sort rows by length, shortest first, and cut them into parts that suit the device.
+
+        Args:
+            rows: ``(B,)`` int64 on the CPU, numbers of the histories.
+
+        Returns:
+            The parts, none of which is empty; no parts if there are no rows.
+        """
+        parts = min(_MAX_PARTS.get(self.values.device.type, 1), -(-len(rows) // _MIN_ROWS))
         shortest_first = rows[self.lengths[rows].argsort(stable=True)]
         return list(shortest_first.tensor_split(parts)) if parts else []
 
 
 @dataclass(frozen=True)
 class TextVectors:
-    """What queries say in words, as vectors on a device: of the texts of a corpus those that are asked.
+    """The vectors of queries' texts on a device; texts of the corpus that no query has are left out.
 
     Attributes:
-        vectors: ``(T, D)`` float32.
-        rows: ``(Q,)`` int64, the row of each query.
+        vectors: ``(T, D)`` float32, one vector per distinct text.
+        rows: ``(Q,)`` int64, the row in ``vectors`` of each query's text.
     """
 
     vectors: Tensor
     rows: Tensor
 
     @classmethod
-    def of(cls, examples: Examples, device: torch.device) -> Self | None:
-        """Move there what the examples refer to; None if they have no texts."""
+    def from_examples(cls, examples: Examples, device: torch.device) -> Self | None:
+        """Copy the vectors that the examples use to a device; return None if they have no texts."""
         if examples.texts is None or examples.text_rows is None:
             return None
-        asked, rows = np.unique(examples.text_rows, return_inverse=True)
+        used, rows = np.unique(examples.text_rows, return_inverse=True)
         return cls(
-            torch.from_numpy(examples.texts.vectors[asked]).to(device), torch.from_numpy(rows).to(device)
+            torch.from_numpy(examples.texts.vectors[used]).to(device), torch.from_numpy(rows).to(device)
         )
 
     def __getitem__(self, queries: Tensor) -> Tensor:
-        """Those of some queries, ``(B,)`` int64, as ``(B, D)``."""
+        """Return the vectors ``(B, D)`` of some queries, ``(B,)`` int64."""
         return self.vectors[self.rows[queries.to(self.rows.device)]]
 
 
 @dataclass(frozen=True)
 class CausalPairs:
-    """Training pairs of one causal pass: histories that begin at the same place are one row.
+    """Pairs of history and target, grouped so that a causal model reads each group in one pass.
 
-    Where queries have texts, those without a history have nothing to share: each is a row.
+    Pairs form a group if their histories begin at the same index of ``history.values``: then each history is
+    a prefix of the longest one, and the model needs to read only that one. If queries have texts, queries
+    with an empty history share nothing, so each of them is a group of its own.
 
     Attributes:
-        histories: the longest history of each group of pairs.
-        pairs: for each group the numbers of its pairs.
+        histories: The longest history of each group.
+        pairs: The numbers of each group's pairs, one row per group.
         lengths: ``(P,)`` int64 on the CPU, the length of each pair's history.
-        targets: ``(P,)`` int64 on the device, each pair's target item.
-        queries: ``(P,)`` int64 on the device, the row of each pair in the examples.
+        targets: ``(P,)`` int64 on the device, the target item of each pair.
+        queries: ``(P,)`` int64 on the device, the row in the examples of each pair's query.
         groups: ``(P,)`` int64 on the device, the group of each pair.
     """
 
@@ -104,8 +118,14 @@ class CausalPairs:
     groups: Tensor
 
     @classmethod
-    def of(cls, examples: Examples, max_history: int, device: torch.device) -> Self:
-        """Group the pairs of history and target that examples stand for; of a history the latest items."""
+    def from_examples(cls, examples: Examples, max_history: int, device: torch.device) -> Self:
+        """Group the pairs of history and target that examples contain.
+
+        Args:
+            examples: Examples with one or more targets each; every target gives a pair.
+            max_history: Number of latest items of a history that are kept.
+            device: Device of the model.
+        """
         pairs = examples.pairs()
         history, queries = pairs.history.last(max_history), examples.targets.row_ids()
         starts = history.starts
@@ -116,7 +136,7 @@ class CausalPairs:
         members = Ragged.from_lengths(order, np.bincount(group))
         longest = history.select(order[members.stops - 1])
         return cls(
-            Histories.of(longest, device),
+            Histories.from_ragged(longest, device),
             members,
             torch.from_numpy(history.lengths),
             *(torch.from_numpy(values).to(device) for values in (pairs.targets.flat(), queries, group)),
@@ -126,14 +146,17 @@ class CausalPairs:
         return len(self.pairs)
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Some groups, ``(B,)`` int64 on the CPU, and what is asked of them.
+        """Return some groups with all their pairs.
+
+        Args:
+            rows: ``(B,)`` int64 on the CPU, numbers of the groups.
 
         Returns:
-            Item rows ``(B, T)``, -1 behind the last; of A pairs, ``(2, A)``, the row in the batch and
-            how many items come before the target; and the numbers of these pairs, ``(A,)``.
+            Histories ``(B, T)`` of item rows, filled up with -1; ``(2, A)``, for each of the A pairs its row
+            in the batch and the number of items before its target; and ``(A,)``, the numbers of these pairs.
         """
         device = self.targets.device
-        asked = self.pairs.select(rows.numpy())
-        pairs = torch.from_numpy(asked.flat())
-        at = torch.stack([torch.from_numpy(asked.row_ids()), self.lengths[pairs]])
+        groups = self.pairs.select(rows.numpy())
+        pairs = torch.from_numpy(groups.flat())
+        at = torch.stack([torch.from_numpy(groups.row_ids()), self.lengths[pairs]])
         return self.histories.padded(rows), at.to(device), pairs.to(device)

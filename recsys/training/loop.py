@@ -1,4 +1,4 @@
-"""One training loop for every retriever: the same budget, schedule and model choice for all."""
+"""The training loop that all trained retrievers share, with the same settings and model selection."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Batch = tuple[Any, ...]
-"""Tensors, or lists of tensors: the arguments of a model's ``forward``."""
+"""Arguments of a model's ``forward``: tensors, or lists of tensors."""
 
 BatchesOf = Callable[[Tensor], Iterator[tuple[int, Batch]]]
-"""Training rows ``(B,)`` int64 on the CPU → the batches that they are worked through in, each with the
-number of examples that its loss is the mean over. One batch after another is held in memory."""
+"""A function from training rows, ``(B,)`` int64 on the CPU, to the batches that contain them.
+
+Each batch comes with the number of examples that its loss is the mean of. Batches are yielded one at a
+time, to save memory."""
 
 SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "constant": lambda step, steps, warmup: 1.0,
@@ -33,29 +35,40 @@ SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "cosine": lambda step, steps, warmup: 0.5 + 0.5 * math.cos(math.pi * step / steps),
     "inverse-sqrt": lambda step, steps, warmup: (1.0 + step / warmup) ** -0.5,
 }
-"""What a learning rate does behind its warm-up, by name: steps since then, steps from then to the end
-and steps of the warm-up (at least 1) → share of the peak."""
+"""Learning-rate schedules after the warm-up, by name.
+
+Each is a function of three numbers: steps since the end of the warm-up, steps from there to the end of
+training, and steps of the warm-up (at least 1). It returns the learning rate as a share of its peak."""
 
 _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
 class Training:
-    """What fitting may cost and how it is steered; equal for all that is compared.
+    """Settings of a training. For a fair comparison, use the same ones for all methods compared.
 
     Attributes:
-        steps: optimizer steps at the most.
-        batch_size: training examples a step.
-        learning_rate: peak of the schedule.
-        schedule: a name of :data:`SCHEDULES`.
-        warmup_steps: steps on which the learning rate rises linearly to its peak.
-        weight_decay: on matrices; biases, norms and other vectors are spared.
-        clip_norm: bound on the gradient's norm.
-        evaluate_every: steps between two looks at the validation set.
-        patience: looks without a better value after which training stops.
-        precision: of the products inside the model; weights and their updates are float32. ``float16`` is
-            for GPUs; elsewhere it leaves everything as it is.
-        compile: the model by ``torch.compile``; what cannot be compiled runs as it is, with a warning.
+        steps: Largest number of optimizer steps.
+        batch_size: Number of training rows in a step. Retrievers define what a row is.
+        learning_rate: Peak of the learning rate.
+        schedule: Name of the schedule after the warm-up, one of :data:`SCHEDULES`.
+        warmup_steps: Number of first steps, during which the learning rate rises linearly to its peak.
+        weight_decay: Weight decay of matrices. Biases, norms and other vectors have none.
+        clip_norm: Largest norm of the gradient; larger ones are scaled down to it.
+        evaluate_every: Number of steps between two evaluations on the validation set.
+        patience: Number of evaluations in a row without a better score after which training stops.
+        precision: Precision of matrix products inside the model; weights and their updates are float32.
+            ``float16`` takes effect on GPUs only.
+        compile: Whether to compile the model with ``torch.compile``. Parts that cannot be compiled run
+            uncompiled, with a warning.
+
+    Raises:
+        ValueError: If a number is below 1 where it must not be, or if a name is unknown.
+
+    Example:
+        >>> training = Training(steps=100, learning_rate=0.01, warmup_steps=10, schedule="linear")
+        >>> [round(training.learning_rate_at(step), 6) for step in (1, 10, 100)]
+        [0.001, 0.01, 0.0]
     """
 
     steps: int = 2000
@@ -79,192 +92,221 @@ class Training:
                 raise ValueError(f"training.{name} is one of {', '.join(known)}, not {getattr(self, name)!r}")
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 1."""
+        """Return the learning rate of a step; steps are counted from 1."""
         if step <= self.warmup_steps:
             return self.learning_rate * step / self.warmup_steps
-        since, in_all = step - self.warmup_steps, self.steps - self.warmup_steps
-        return self.learning_rate * SCHEDULES[self.schedule](since, in_all, max(1, self.warmup_steps))
+        after_warmup, all_after_warmup = step - self.warmup_steps, self.steps - self.warmup_steps
+        schedule = SCHEDULES[self.schedule]
+        return self.learning_rate * schedule(after_warmup, all_after_warmup, max(1, self.warmup_steps))
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss became NaN or infinite."""
+    """Raised when the training loss became NaN or infinite."""
 
 
 def train(
     model: nn.Module,
     batches_of: BatchesOf,
     count: int,
-    plan: Training,
+    settings: Training,
     *,
     validate: Callable[[], float],
     seed: int,
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Train ``model`` in place and leave it with the weights that validated best, in eval mode.
+    """Train ``model`` in place and leave it with the weights of the best validation score, in eval mode.
 
-    Started by ``accelerate launch`` in several processes, each takes its part of every batch and
-    gradients are averaged; without, everything runs on the one device that the model is on.
+    Under ``accelerate launch`` with several processes, each process takes its part of every batch, and
+    gradients are averaged. Otherwise everything runs on the device that the model is on.
 
-    When memory runs out, steps go on in smaller pieces, with a warning. The pieces' gradients add
-    up to the same for a loss that is a mean over examples; a loss that contrasts the examples of a
-    batch then sees fewer of them at once.
+    When memory runs out, the step is repeated in smaller pieces, with a warning. Gradients stay the same for
+    a loss that is a mean over examples. A loss that contrasts the examples of a batch sees fewer of them at
+    once.
 
     Args:
-        model: its ``forward(*batch)`` gives the scalar loss of a batch.
-        batches_of: see :data:`BatchesOf`.
-        count: number of training rows.
-        plan: the budget.
-        validate: called with the model in eval mode; higher is better.
-        seed: order of the rows. (Dropout follows torch's global state: see ``seeded``.)
-        on_step: gets ``loss`` (mean since the last call), ``learning_rate`` and ``valid`` at
-            every evaluation.
-        checkpoint: is written at every evaluation, and gone when training is over. If it is there at
-            the start, training goes on from it and ends with the numbers that it would have had
-            uninterrupted (in float16, but for the scale of the loss, which is found anew); what was
-            reported before is reported again.
+        model: The model; ``forward(*batch)`` returns the scalar loss of a batch.
+        batches_of: Function from training rows to batches, see :data:`BatchesOf`.
+        count: Number of training rows; they are numbered ``0 … count - 1``.
+        settings: Steps, batch size, learning rate and so on.
+        validate: Returns the validation score, higher is better. The model is in eval mode when it is
+            called.
+        seed: Seed of the order of the rows. Dropout follows torch's global random state, see
+            :func:`semantic_ids.randomness.seeded`.
+        on_step: Called at every evaluation with the step and the metrics ``loss`` (mean since the previous
+            call), ``learning_rate`` and ``valid``.
+        checkpoint: File that is written at every evaluation and removed at the end. If it exists at the
+            start, training resumes from it and ends with the numbers of an uninterrupted run; only in float16
+            they may differ, because the scale of the loss starts anew. Metrics that were reported before the
+            interruption are reported again.
 
     Raises:
-        ValueError: there is nothing to train on, or too little for the processes; or the checkpoint
-            is of another training.
-        TrainingDivergedError: the loss is no number. The model then has the weights that validated
-            best so far, and the checkpoint stays as it was before.
+        ValueError: If there are no training rows or too few for the number of processes, or if the
+            checkpoint belongs to another training.
+        TrainingDivergedError: If the loss is NaN or infinite. The model then has the best weights so far,
+            and the checkpoint keeps its last content.
     """
     if count < 1:
         raise ValueError("there are no training examples; users need 4 interactions to give one")
-    accelerator = _accelerator(plan, count)
-    optimizer = _optimizer(model, plan)
+    accelerator = _accelerator(settings, count)
+    optimizer = _optimizer(model, settings)
     progress = (
         checkpoint.load(model, optimizer) if checkpoint and checkpoint.exists() else Progress.start(model)
     )
     for step, report in progress.reports if on_step else ():
         on_step(step, report)  # type: ignore[misc]
-    if accelerator.process_index:  # the first has the caller's own random state
+    if accelerator.process_index:  # the first process keeps the caller's random state
         torch.manual_seed(seed + accelerator.process_index)
-    forward, stepped = accelerator.prepare(model, optimizer)
-    pieces = _Pieces(accelerator, forward, batches_of)
-    total, seen = torch.zeros(()), 0
-    batches = shuffled_batches(count, plan.batch_size, torch.Generator().manual_seed(seed))
+    prepared_model, prepared_optimizer = accelerator.prepare(model, optimizer)
+    pieces = _Pieces(accelerator, prepared_model, batches_of)
+    loss_sum, num_losses = torch.zeros(()), 0
+    batches = shuffled_batches(count, settings.batch_size, torch.Generator().manual_seed(seed))
     try:
-        for step, rows in zip(range(1, plan.steps + 1), batches, strict=False):
-            if progress.looks_since_best >= plan.patience:
+        for step, rows in zip(range(1, settings.steps + 1), batches, strict=False):
+            if progress.evaluations_since_best >= settings.patience:
                 break
             if step <= progress.step:
-                continue  # done before; the rows that follow are those of an uninterrupted training
+                continue  # done before the interruption; drawing its rows keeps the order of later ones
             model.train()
             for group in optimizer.param_groups:
-                group["lr"] = plan.learning_rate_at(step)
+                group["lr"] = settings.learning_rate_at(step)
             loss = pieces.backward(rows)
-            accelerator.clip_grad_norm_(model.parameters(), plan.clip_norm)
-            stepped.step()
-            stepped.zero_grad()
-            total, seen = total.to(loss.device) + loss, seen + 1
-            if step % plan.evaluate_every and step != plan.steps:
+            accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            prepared_optimizer.step()
+            prepared_optimizer.zero_grad()
+            loss_sum, num_losses = loss_sum.to(loss.device) + loss, num_losses + 1
+            if step % settings.evaluate_every and step != settings.steps:
                 continue
 
-            mean_loss = _finite(float(total) / seen, step, plan)
+            mean_loss = _require_finite(float(loss_sum) / num_losses, step, settings)
             model.eval()
             with torch.no_grad():
-                value = validate()
-            report = {"loss": mean_loss, "learning_rate": plan.learning_rate_at(step), "valid": value}
-            progress.look(step, value, report, model)
-            total, seen = torch.zeros(()), 0
+                score = validate()
+            report = {"loss": mean_loss, "learning_rate": settings.learning_rate_at(step), "valid": score}
+            progress.record(step, score, report, model)
+            loss_sum, num_losses = torch.zeros(()), 0
             if checkpoint and accelerator.is_main_process:
                 checkpoint.save(model, optimizer, progress)
             if on_step:
                 on_step(step, report)
-    finally:  # what comes after training is float32 again, and as good as it was
-        accelerator.unwrap_model(forward, keep_fp32_wrapper=False, keep_torch_compile=False)
+    finally:  # also after an error, the model ends in float32 and with its best weights
+        accelerator.unwrap_model(prepared_model, keep_fp32_wrapper=False, keep_torch_compile=False)
         progress.restore_best(model)
     if checkpoint and accelerator.is_main_process:
         checkpoint.remove()
 
 
-def _finite(mean_loss: float, step: int, plan: Training) -> float:
+def _require_finite(mean_loss: float, step: int, settings: Training) -> float:
+    """Return the loss, or raise a :class:`TrainingDivergedError` if it is NaN or infinite."""
     if not math.isfinite(mean_loss):
         raise TrainingDivergedError(
             f"the training loss is {mean_loss} by step {step}; try a smaller learning rate than "
-            f"{plan.learning_rate}, or more warm-up than {plan.warmup_steps} steps"
+            f"{settings.learning_rate}, or more warm-up than {settings.warmup_steps} steps"
         )
     return mean_loss
 
 
 class _Pieces:
-    """Works through a step's rows in pieces, the largest that memory has room for."""
+    """Computes the gradients of a step in pieces, as large as memory allows.
 
-    def __init__(self, accelerator: Accelerator, forward: nn.Module, batches_of: BatchesOf) -> None:
-        self.accelerator, self.forward, self.batches_of = accelerator, forward, batches_of
-        self.size = sys.maxsize  # rows of a piece
+    Args:
+        accelerator: Distributes the step over processes.
+        model: The model as the accelerator prepared it.
+        batches_of: Function from training rows to batches.
+
+    Attributes:
+        size: Largest number of rows in a piece; halved whenever memory runs out.
+    """
+
+    def __init__(self, accelerator: Accelerator, model: nn.Module, batches_of: BatchesOf) -> None:
+        self.accelerator, self.model, self.batches_of = accelerator, model, batches_of
+        self.size = sys.maxsize
 
     def backward(self, rows: Tensor) -> Tensor:
-        """Give the parameters the gradients of the rows' mean loss, and the caller that loss."""
+        """Set the gradients of the mean loss of the step's ``rows``, and return that loss."""
         own = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         while True:
             try:
                 return self._backward(own, len(rows))
             except torch.OutOfMemoryError:
                 half = min(self.size, len(own)) // 2
-                if half == 0 or self.accelerator.num_processes > 1:  # the others would wait for ever
+                # With several processes the others would wait for this one for ever.
+                if half == 0 or self.accelerator.num_processes > 1:
                     raise
                 self.size = half
-            self.forward.zero_grad()
+            self.model.zero_grad()
             torch.cuda.empty_cache()
-            what = f"out of memory: going on with {self.size} training examples at once"
-            warnings.warn(what, RuntimeWarning, stacklevel=3)
+            message = f"out of memory: going on with {self.size} training examples at once"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
 
     def _backward(self, own: Tensor, count: int) -> Tensor:
-        """Of the rows of this process, and the number of those of all."""
+        """Do the work of :meth:`backward` once, with pieces of the present size.
+
+        Args:
+            own: Rows of this process.
+            count: Number of rows of all processes.
+        """
         device = self.accelerator.device
         loss_sum, examples = torch.zeros((), device=device), torch.zeros((), device=device)
-        # How many examples there are in all is known at the end; until then the rows stand for them.
+        # The total number of examples is known only at the end. Until then losses are divided by the number
+        # of rows; afterwards gradients and loss are rescaled.
         for weight, batch, is_last in self._batches(own):
-            with nullcontext() if is_last else self.accelerator.no_sync(self.forward):
-                loss = self.forward(*batch) * (weight / count)
+            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                loss = self.model(*batch) * (weight / count)
                 self.accelerator.backward(loss)
             loss_sum, examples = loss_sum + loss.detach(), examples + weight
         loss_sum, examples = self.accelerator.reduce((loss_sum, examples))
         scale = count / examples
-        for parameter in self.forward.parameters():
+        for parameter in self.model.parameters():
             if parameter.grad is not None:
-                parameter.grad *= scale * self.accelerator.num_processes  # processes are averaged over
+                # The accelerator has averaged gradients over processes, but their sum is needed.
+                parameter.grad *= scale * self.accelerator.num_processes
         return loss_sum * scale
 
     def _batches(self, own: Tensor) -> Iterator[tuple[int, Batch, bool]]:
-        """Every batch with its weight, and whether it is the last."""
+        """Yield the batches of all pieces: number of examples, batch, and whether it is the last one."""
         pieces = own.split(self.size)
         for number, piece in enumerate(pieces, start=1):
-            waiting: tuple[int, Batch] | None = None
+            previous: tuple[int, Batch] | None = None
             for batch in self.batches_of(piece):
-                if waiting:
-                    yield *waiting, False
-                waiting = batch
-            if waiting:
-                yield *waiting, number == len(pieces)
+                if previous:
+                    yield *previous, False
+                previous = batch
+            if previous:
+                yield *previous, number == len(pieces)
 
 
-def _accelerator(plan: Training, count: int) -> Accelerator:
-    # Imported here, for it takes seconds and whoever only ranks needs none.
+def _accelerator(settings: Training, count: int) -> Accelerator:
+    """Return the accelerator for a training of ``count`` rows.
+
+    Raises:
+        ValueError: If a batch has fewer rows than there are processes.
+    """
+    # Imported here, because it takes seconds and ranking does not need it.
     from accelerate import Accelerator  # noqa: PLC0415
     from accelerate.state import AcceleratorState  # noqa: PLC0415
 
-    AcceleratorState._reset_state()  # else the first training of a process fixes the precision of all
-    if plan.compile:
-        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+    AcceleratorState._reset_state()  # otherwise all trainings of a process have the precision of the first
+    if settings.compile:
+        torch._dynamo.config.suppress_errors = True  # parts that cannot be compiled run uncompiled
     accelerator = Accelerator(
-        mixed_precision=_PRECISIONS[plan.precision],
-        dynamo_backend="inductor" if plan.compile else "no",
+        mixed_precision=_PRECISIONS[settings.precision],
+        dynamo_backend="inductor" if settings.compile else "no",
     )
-    if min(plan.batch_size, count) < accelerator.num_processes:
-        raise ValueError(
-            f"a batch of {min(plan.batch_size, count)} is too small for {accelerator.num_processes} processes"
-        )
+    batch_size = min(settings.batch_size, count)
+    if batch_size < accelerator.num_processes:
+        raise ValueError(f"a batch of {batch_size} is too small for {accelerator.num_processes} processes")
     return accelerator
 
 
-def _optimizer(model: nn.Module, plan: Training) -> torch.optim.AdamW:
+def _optimizer(model: nn.Module, settings: Training) -> torch.optim.AdamW:
+    """Return AdamW with weight decay on matrices only."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     return torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=plan.learning_rate,
+        [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
     )

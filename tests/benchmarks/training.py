@@ -31,7 +31,7 @@ def steps() -> Table:
     starts = 1 + SIZE * np.arange(LEVELS)
     tokens = torch.from_numpy(np.concatenate([leaves + starts, np.full((1, LEVELS), PAD)]))
     targets = torch.from_numpy(rng.integers(0, len(leaves), BATCH))
-    histories = Histories.of(history, torch.device("cpu"))
+    histories = Histories.from_ragged(history, torch.device("cpu"))
     everyone = torch.arange(BATCH)
     padded = tokens[histories.padded(everyone)].flatten(1)
 

@@ -112,7 +112,7 @@ def test_popularity_counts_each_users_training_items_once() -> None:
 
 def test_histories_are_padded_to_the_longest_asked_for() -> None:
     ragged = Ragged(np.array([4, 5, 6, 7]), np.array([0, 1, 2, 0]), np.array([2, 1, 4, 4]))
-    histories = Histories.of(ragged, torch.device("cpu"))
+    histories = Histories.from_ragged(ragged, torch.device("cpu"))
     assert histories.padded(torch.tensor([2, 0, 1])).tolist() == [[6, 7], [4, 5], [-1, -1]]
     assert histories.padded(torch.tensor([3, 1])).tolist() == [[4, 5, 6, 7], [-1] * 4]
     assert histories.padded(torch.tensor([1])).tolist() == [[-1]]
@@ -127,7 +127,7 @@ def test_histories_that_begin_together_are_one_group() -> None:
     history = Ragged(values, np.array([0, 0, 0, 1]), np.array([2, 1, 3, 4]))
     targets = Ragged.from_rows([[6], [5], [7], [0]])
     examples = Examples(np.array(["a", "a", "a", "b"]), history, targets, np.ones(4, dtype=np.float32))
-    prefixes = CausalPairs.of(examples, 20, torch.device("cpu"))
+    prefixes = CausalPairs.from_examples(examples, 20, torch.device("cpu"))
     assert len(prefixes) == 2
     items, at, numbers = prefixes.batch(torch.tensor([0, 1]))
     assert items.tolist() == [[4, 5, 6], [5, 6, 7]]

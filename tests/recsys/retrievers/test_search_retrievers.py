@@ -175,10 +175,10 @@ def test_what_was_saved_before_queries_had_texts_is_loaded(make: Any, tmp_path: 
     retriever = make(training=BRIEF).fit(unasked(by_half(60, 0)), unasked(by_half(30, 1)), IDS)
     assert not any(name.startswith(("text.", "head.", "project.")) for name in retriever.model.state_dict())
     retriever.save(tmp_path)
-    about = json.loads((tmp_path / "model.json").read_text())
-    del about["facts"]["text_width"]
-    about["params"].pop("text_tokens", None)
-    (tmp_path / "model.json").write_text(json.dumps(about))
+    description = json.loads((tmp_path / "model.json").read_text())
+    del description["facts"]["text_width"]
+    description["params"].pop("text_tokens", None)
+    (tmp_path / "model.json").write_text(json.dumps(description))
     queries = unasked(by_half(40, 2))
     assert_same(Retriever.load(tmp_path).rank(queries, 64), retriever.rank(queries, 64))
 
@@ -255,7 +255,7 @@ def overlapping() -> Examples:
 
 def test_queries_without_a_history_are_groups_of_their_own() -> None:
     device = torch.device("cpu")
-    pairs = CausalPairs.of(overlapping(), 20, device)
+    pairs = CausalPairs.from_examples(overlapping(), 20, device)
     items, at, numbers = pairs.batch(torch.arange(len(pairs)))
     asked = [
         (items[row, :length].tolist(), pairs.queries[n].item(), pairs.targets[n].item())
@@ -264,7 +264,7 @@ def test_queries_without_a_history_are_groups_of_their_own() -> None:
     assert sorted(asked) == [([], 2, 9), ([], 2, 10), ([], 3, 6), ([4], 0, 6), ([4], 0, 7), ([4, 5, 6], 1, 8)]
     groups = [set(pairs.queries[torch.from_numpy(pairs.pairs[g])].tolist()) for g in range(len(pairs))]
     assert sorted(groups, key=min) == [{0, 1}, {2}, {3}]
-    assert len(CausalPairs.of(unasked(overlapping()), 20, device)) == 1
+    assert len(CausalPairs.from_examples(unasked(overlapping()), 20, device)) == 1
 
 
 @pytest.mark.parametrize("mask_hits", [False, True])

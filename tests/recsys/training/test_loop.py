@@ -36,19 +36,21 @@ def whole(rows: Tensor) -> Iterator[tuple[int, tuple[Tensor]]]:
     yield len(rows), (X[rows],)
 
 
-def fit(model: nn.Module, plan: Training, validate: Callable[[], float] = lambda: 0.0, **kwargs: Any) -> None:
-    train(model, kwargs.pop("batches_of", whole), len(X), plan, validate=validate, seed=0, **kwargs)
+def fit(
+    model: nn.Module, settings: Training, validate: Callable[[], float] = lambda: 0.0, **kwargs: Any
+) -> None:
+    train(model, kwargs.pop("batches_of", whole), len(X), settings, validate=validate, seed=0, **kwargs)
 
 
 def test_the_weights_that_validated_best_are_kept() -> None:
     model, seen = Line(), []
 
-    def validate() -> float:  # best at the second look, whatever the training loss says
+    def validate() -> float:  # best at the second evaluation, whatever the training loss says
         seen.append(model.slope.item())
         return {1: 0.1, 2: 0.9}.get(len(seen), 0.2)
 
-    plan = Training(steps=40, batch_size=16, learning_rate=0.1, warmup_steps=1, evaluate_every=10)
-    fit(model, plan, validate)
+    settings = Training(steps=40, batch_size=16, learning_rate=0.1, warmup_steps=1, evaluate_every=10)
+    fit(model, settings, validate)
     assert len(seen) == 4
     assert model.slope.item() == seen[1]
     assert seen[3] != seen[1]
@@ -57,20 +59,20 @@ def test_the_weights_that_validated_best_are_kept() -> None:
 
 def test_training_stops_when_patience_runs_out() -> None:
     steps = []
-    plan = Training(steps=100, batch_size=16, evaluate_every=10, patience=2)
-    fit(Line(), plan, on_step=lambda step, metrics: steps.append(step))
+    settings = Training(steps=100, batch_size=16, evaluate_every=10, patience=2)
+    fit(Line(), settings, on_step=lambda step, metrics: steps.append(step))
     assert steps == [10, 20, 30]
 
 
 def test_it_learns_and_reports_the_schedule() -> None:
     model, rates = Line(), {}
     values = iter(range(100))
-    plan = Training(
+    settings = Training(
         steps=200, batch_size=16, learning_rate=0.1, warmup_steps=10, weight_decay=0.5, evaluate_every=10
     )
     fit(
         model,
-        plan,
+        settings,
         validate=lambda: float(next(values)),
         on_step=lambda step, metrics: rates.update({step: metrics["learning_rate"]}),
     )
@@ -89,9 +91,9 @@ def test_it_learns_and_reports_the_schedule() -> None:
     ],
 )
 def test_schedules_by_name(name: str, after: list[float]) -> None:
-    plan = Training(steps=90, learning_rate=2.0, schedule=name, warmup_steps=10)
-    assert [plan.learning_rate_at(step) for step in (1, 5)] == pytest.approx([0.2, 1.0])
-    assert [plan.learning_rate_at(step) for step in (10, 30, 90)] == pytest.approx(
+    settings = Training(steps=90, learning_rate=2.0, schedule=name, warmup_steps=10)
+    assert [settings.learning_rate_at(step) for step in (1, 5)] == pytest.approx([0.2, 1.0])
+    assert [settings.learning_rate_at(step) for step in (10, 30, 90)] == pytest.approx(
         [2 * share for share in after], abs=1e-5
     )
 
@@ -111,13 +113,13 @@ def test_batches_of_a_step_add_up_to_the_step() -> None:
         for part in rows.split(5):
             yield len(part), (X[part],)
 
-    plan = Training(steps=20, batch_size=16, learning_rate=0.1, evaluate_every=10)
+    settings = Training(steps=20, batch_size=16, learning_rate=0.1, evaluate_every=10)
     slopes, losses = [], []
     for batches_of in (whole, in_parts):
         model, seen = Line(), []
         fit(
             model,
-            plan,
+            settings,
             batches_of=batches_of,
             on_step=lambda step, metrics, seen=seen: seen.append(metrics["loss"]),
         )
@@ -142,11 +144,11 @@ class Crammed(Line):
 
 
 def test_out_of_memory_goes_on_in_halves_with_the_same_numbers() -> None:
-    plan = Training(steps=12, batch_size=16, learning_rate=0.1, evaluate_every=6)
+    settings = Training(steps=12, batch_size=16, learning_rate=0.1, evaluate_every=6)
     roomy, crammed = Line(), Crammed(room=5)
-    fit(roomy, plan)
+    fit(roomy, settings)
     with pytest.warns(RuntimeWarning, match="out of memory: going on with 4 training examples at once"):
-        fit(crammed, plan)
+        fit(crammed, settings)
     assert crammed.slope.item() == pytest.approx(roomy.slope.item(), rel=1e-5)
     assert crammed.sizes == [4] * 4 * 12  # once found, the size stays
 
@@ -161,13 +163,18 @@ def test_examples_weigh_alike_whatever_the_pieces() -> None:
     def at_once(rows: Tensor) -> Iterator[tuple[int, tuple[Tensor]]]:
         yield int((rows % 5 + 1).sum()), (X[rows.repeat_interleave(rows % 5 + 1)],)
 
-    plan = Training(steps=20, batch_size=16, learning_rate=0.1, evaluate_every=10, clip_norm=0.1)
+    settings = Training(steps=20, batch_size=16, learning_rate=0.1, evaluate_every=10, clip_norm=0.1)
     slopes, losses = [], []
     for batches_of, model in ((at_once, Line()), (uneven, Line()), (uneven, Crammed(room=12))):
         seen: list[float] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            fit(model, plan, batches_of=batches_of, on_step=lambda step, m, seen=seen: seen.append(m["loss"]))
+            fit(
+                model,
+                settings,
+                batches_of=batches_of,
+                on_step=lambda step, m, seen=seen: seen.append(m["loss"]),
+            )
         slopes.append(model.slope.item())
         losses.append(seen)
     assert slopes[1:] == pytest.approx([slopes[0]] * 2, rel=1e-5)
@@ -185,7 +192,7 @@ class StopsError(Exception):
 
 
 def curve(
-    model: nn.Module, plan: Training, checkpoint: Path | None, stop_at: int = 0
+    model: nn.Module, settings: Training, checkpoint: Path | None, stop_at: int = 0
 ) -> list[tuple[int, dict]]:
     reports: list[tuple[int, dict]] = []
 
@@ -195,46 +202,52 @@ def curve(
             raise StopsError
 
     torch.manual_seed(0)
-    kept = Checkpoint(checkpoint, {"plan": asdict(plan)}) if checkpoint else None
+    kept = Checkpoint(checkpoint, {"settings": asdict(settings)}) if checkpoint else None
     fit(
-        model, plan, lambda: -abs(next(model.parameters()).sum().item() - 1), on_step=on_step, checkpoint=kept
+        model,
+        settings,
+        lambda: -abs(next(model.parameters()).sum().item() - 1),
+        on_step=on_step,
+        checkpoint=kept,
     )
     return reports
 
 
 def test_an_interrupted_training_ends_with_the_numbers_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    plan = Training(steps=60, batch_size=24, learning_rate=0.1, evaluate_every=10, patience=9)
+    settings = Training(steps=60, batch_size=24, learning_rate=0.1, evaluate_every=10, patience=9)
     through, broken, again = (Line(noise=0.5) for _ in range(3))
-    expected = curve(through, plan, None)
+    expected = curve(through, settings, None)
     file = tmp_path / "checkpoints" / "some.safetensors"
     with pytest.raises(StopsError):
-        curve(broken, plan, file, stop_at=30)
+        curve(broken, settings, file, stop_at=30)
     assert [entry.name for entry in file.parent.iterdir()] == [file.name]
-    assert curve(again, plan, file) == expected  # what was reported before is reported again
+    assert curve(again, settings, file) == expected  # what was reported before is reported again
     assert again.slope.item() == through.slope.item()
     assert not file.exists()
 
 
 def test_a_checkpoint_at_the_end_of_patience_is_the_end(tmp_path: Path) -> None:
-    plan = Training(steps=60, batch_size=24, learning_rate=0.3, warmup_steps=1, evaluate_every=10, patience=2)
-    expected = curve(Line(noise=0.5), plan, None)
+    settings = Training(
+        steps=60, batch_size=24, learning_rate=0.3, warmup_steps=1, evaluate_every=10, patience=2
+    )
+    expected = curve(Line(noise=0.5), settings, None)
     assert expected[-1][0] < 60
     with pytest.raises(StopsError):
-        curve(Line(noise=0.5), plan, tmp_path / "it", stop_at=expected[-1][0])
-    assert curve(Line(noise=0.5), plan, tmp_path / "it") == expected
+        curve(Line(noise=0.5), settings, tmp_path / "it", stop_at=expected[-1][0])
+    assert curve(Line(noise=0.5), settings, tmp_path / "it") == expected
 
 
 def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
-    plan = Training(steps=60, batch_size=24, evaluate_every=10)
+    settings = Training(steps=60, batch_size=24, evaluate_every=10)
     with pytest.raises(StopsError):
-        curve(Line(), plan, tmp_path / "it", stop_at=10)
+        curve(Line(), settings, tmp_path / "it", stop_at=10)
     with pytest.raises(ValueError, match="it is the checkpoint of a training with other settings"):
         curve(Line(), Training(steps=50, batch_size=24, evaluate_every=10), tmp_path / "it")
     (tmp_path / "damaged").write_bytes(b"no such thing")
     save_file({"weights": torch.zeros(1)}, tmp_path / "weights")
     for name in ("damaged", "weights"):
         with pytest.raises(ValueError, match=f"{name} is no checkpoint of a training; remove it"):
-            curve(Line(), plan, tmp_path / name)
+            curve(Line(), settings, tmp_path / name)
 
 
 class Breaks(Line):
@@ -250,13 +263,13 @@ class Breaks(Line):
 
 
 def test_a_loss_that_is_no_number_stops_at_the_last_good_state(tmp_path: Path) -> None:
-    plan = Training(steps=60, batch_size=16, learning_rate=0.1, evaluate_every=10, patience=9)
+    settings = Training(steps=60, batch_size=16, learning_rate=0.1, evaluate_every=10, patience=9)
     good = Line()
     with pytest.raises(StopsError):
-        curve(good, plan, tmp_path / "good", stop_at=20)
+        curve(good, settings, tmp_path / "good", stop_at=20)
     model = Breaks(at=24)
     with pytest.raises(TrainingDivergedError, match="loss is nan by step 30; try a smaller learning rate"):
-        curve(model, plan, tmp_path / "it")
+        curve(model, settings, tmp_path / "it")
     assert model.slope.item() == good.slope.item()
     assert not model.training
     assert (tmp_path / "it").read_bytes() == (tmp_path / "good").read_bytes()
@@ -287,10 +300,10 @@ def test_low_precision_reaches_the_products_and_leaves_the_weights() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a C++ compiler and a POSIX system")
 def test_a_compiled_model_learns_the_same() -> None:
-    plan = {"steps": 12, "batch_size": 16, "learning_rate": 0.1, "evaluate_every": 6}
+    settings = {"steps": 12, "batch_size": 16, "learning_rate": 0.1, "evaluate_every": 6}
     plain, compiled = Line(), Line()
-    fit(plain, Training(**plan))
-    fit(compiled, Training(**plan, compile=True))
+    fit(plain, Training(**settings))
+    fit(compiled, Training(**settings, compile=True))
     assert compiled.slope.item() == pytest.approx(plain.slope.item(), rel=1e-5)
 
 
@@ -303,8 +316,8 @@ from recsys.training.loop import Training, train
 model = Line()
 train(model, uneven, len(X), Training(steps=30, batch_size=15, learning_rate=0.1, evaluate_every=10),
       validate=lambda: model.slope.item(), seed=0)
-told = Path(sys.argv[1]) / f"slope-{{torch.distributed.get_rank()}}"  # one stdout would mix their lines
-told.write_text(f"{{torch.distributed.get_world_size()}} {{model.slope.item().hex()}}")
+result = Path(sys.argv[1]) / f"slope-{{torch.distributed.get_rank()}}"  # one stdout would mix their lines
+result.write_text(f"{{torch.distributed.get_world_size()}} {{model.slope.item().hex()}}")
 torch.distributed.barrier()  # or the one that is done first pulls the ground from under the other
 torch.distributed.destroy_process_group()
 """
@@ -325,9 +338,9 @@ def test_two_processes_with_uneven_shares_learn_what_one_does(tmp_path: Path) ->
     )
     assert out.returncode == 0, out.stderr
     alone = Line()
-    plan = Training(steps=30, batch_size=15, learning_rate=0.1, evaluate_every=10)
-    fit(alone, plan, alone.slope.item, batches_of=uneven)
-    told = [file.read_text().split() for file in tmp_path.glob("slope-*")]
-    assert [world for world, _ in told] == ["2", "2"]
-    for _, slope in told:
+    settings = Training(steps=30, batch_size=15, learning_rate=0.1, evaluate_every=10)
+    fit(alone, settings, alone.slope.item, batches_of=uneven)
+    results = [file.read_text().split() for file in tmp_path.glob("slope-*")]
+    assert [world for world, _ in results] == ["2", "2"]
+    for _, slope in results:
         assert float.fromhex(slope) == pytest.approx(alone.slope.item(), rel=1e-5)
