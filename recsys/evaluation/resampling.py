@@ -1,7 +1,8 @@
-"""What sums over queries could have been: signs flipped at random, or queries drawn anew.
+"""Random sums over queries for the permutation test and the bootstrap.
 
-Many methods go at once and share their randomness, so that all pairs of them cost what one does: the
-sum of a difference is the difference of the sums. Rows of zeros count for nothing and may be left out.
+Both functions compute the sums of N methods at once, with the same random numbers for all of them. The sum of
+the difference between two methods is then the difference of their sums, so all pairs of methods cost no more
+than the N methods. Queries with the score 0 under all methods add nothing and may be left out.
 """
 
 from __future__ import annotations
@@ -12,49 +13,54 @@ from torch.nn.functional import embedding_bag
 
 from recsys.evaluation.metrics import Scores
 
-_FLIPPED_AT_ONCE = 64  # queries; their signs then stay in a cache
-_DRAWN_AT_ONCE = 2**20  # queries
+_FLIPPED_AT_ONCE = 64  # number of queries whose signs fit into the CPU's cache
+_DRAWN_AT_ONCE = 2**20  # number of draws, which bounds memory
 
 
 def sign_flipped_sums(scores: Scores, flips: int, seed: int = 0) -> Scores:
-    """Sums over queries, each of which keeps or changes the sign of all its scores by the toss of a coin.
+    """Return sums over queries after flipping the signs of random queries.
+
+    In each repetition every query flips with probability 1/2; then the signs of all its scores change.
 
     Args:
-        scores: ``(Q, N)``, of each query under each of N methods.
-        flips: how often all coins are tossed.
-        seed: of the coins.
+        scores: ``(Q, N)`` float64, the score of each query under each of N methods.
+        flips: Number of repetitions.
+        seed: Seed of the flips.
 
     Returns:
-        ``(N, flips)``.
+        ``(N, flips)`` float64.
     """
     rng = np.random.default_rng(seed)
-    sums, octets = torch.zeros(scores.shape[1], flips, dtype=torch.float64), -(-flips // 8)
+    bytes_per_query = -(-flips // 8)  # one random bit per flip
+    sums_of_kept = torch.zeros(scores.shape[1], flips, dtype=torch.float64)
     for part in torch.from_numpy(scores).split(_FLIPPED_AT_ONCE):
-        coins = np.frombuffer(rng.bytes(len(part) * octets), np.uint8).reshape(len(part), octets)
-        heads = torch.from_numpy(np.unpackbits(coins, axis=1, count=flips))
-        sums += part.T @ heads.double()
-    # A coin counts 2 · head - 1; so the product above needs no signs.
-    return 2 * sums.numpy() - scores.sum(axis=0)[:, None]
+        random_bytes = rng.bytes(len(part) * bytes_per_query)
+        packed = np.frombuffer(random_bytes, np.uint8).reshape(len(part), bytes_per_query)
+        keeps_sign = torch.from_numpy(np.unpackbits(packed, axis=1, count=flips))
+        sums_of_kept += part.T @ keeps_sign.double()
+    # The signs are 2 · keeps_sign - 1, so the signed sums are twice the sums above minus the sums of all.
+    return 2 * sums_of_kept.numpy() - scores.sum(axis=0)[:, None]
 
 
 def bootstrap_sums(scores: Scores, resamples: int, total: int, seed: int = 0) -> Scores:
-    """Sums over ``total`` queries drawn with replacement from as many (Efron 1979).
+    """Return sums over queries drawn with replacement (the bootstrap of Efron 1979).
 
     Args:
-        scores: ``(Q, N)``, of each query under each of N methods; the other ``total - Q`` are all 0.
-        resamples: how often all are drawn.
-        total: of the queries, Q or more.
-        seed: of the draws.
+        scores: ``(Q, N)``, the score of each query under each of N methods. Queries that score 0 under all
+            methods may be left out.
+        resamples: Number of resamples; each draws ``total`` queries.
+        total: Number of all queries, including the ``total - Q`` that were left out.
+        seed: Seed of the draws.
 
     Returns:
-        ``(N, resamples)``, of float32 precision.
+        ``(N, resamples)`` float64, computed in float32.
     """
     sums = torch.zeros(resamples, scores.shape[1])
     if len(scores) == 0:
         return sums.T.double().numpy()
     rng = np.random.default_rng(seed)
     weight = torch.from_numpy(scores.astype(np.float32))
-    # How many of the drawn are among the Q is binomial; which of them, uniform.
+    # The number of draws that hit one of the Q queries is binomial; which of the Q they hit is uniform.
     sizes = rng.binomial(total, len(scores) / total, resamples)
     at_once = max(1, _DRAWN_AT_ONCE // len(scores))
     for start in range(0, resamples, at_once):

@@ -1,4 +1,4 @@
-"""Per-query scores as the currency: whatever is scored on the same questions can be compared later."""
+"""Per-query scores and their files; runs on the same evaluation set can be compared query by query."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _DIGEST_KEY = b"gritrec.evaluation_set"
 def evaluation_set_digest(
     examples: Examples, item_ids_digest: str, exclude_seen: bool, relevant_gain: float = 0.0
 ) -> str:
-    """64 hex digits that two evaluations share only if their scores may be compared query by query.
+    """Return a digest, 64 hex digits, that two evaluations share only if their scores are comparable.
 
     Args:
-        examples: the questions and their answers, as item rows.
-        item_ids_digest: what the rows stand for: a digest of the catalogue's item ids in order.
-        exclude_seen: whether items of a query's own history were left out of its ranking.
-        relevant_gain: from which gain on a target counted for Recall.
+        examples: The queries and their targets, as item rows.
+        item_ids_digest: Digest of the catalogue's item ids in order, which says what the rows mean.
+        exclude_seen: Whether items of a query's own history were left out of its ranking.
+        relevant_gain: Smallest gain with which a target counts for Recall.
     """
     parts = [examples.digest(), item_ids_digest, exclude_seen, float(relevant_gain)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -37,15 +37,20 @@ def evaluation_set_digest(
 
 @dataclass(frozen=True)
 class QueryScores:
-    """What one run scored on every query of an evaluation set.
+    """The scores of one run on every query of an evaluation set.
 
     Attributes:
         query_ids: ``(Q,)`` unicode, sorted and unique, Q ≥ 1.
-        columns: metric name → ``(Q,)`` float64, finite.
-        evaluation_set: the digest of :func:`evaluation_set_digest`.
+        columns: Metric name to values ``(Q,)`` float64, all finite.
+        evaluation_set: Digest of the evaluation set, from :func:`evaluation_set_digest`.
 
     Raises:
-        ValueError: an attribute is not as said above.
+        ValueError: If the query ids or the columns do not have this form.
+
+    Example:
+        >>> scores = QueryScores(np.array(["u1", "u2"]), {"recall_at_10": np.array([0.0, 1.0])}, "c0ffee")
+        >>> scores.mean()
+        {'recall_at_10': 0.5}
     """
 
     query_ids: npt.NDArray[np.str_]
@@ -66,24 +71,32 @@ class QueryScores:
                 raise ValueError(f"{name} holds NaN or infinite scores")
 
     def values(self, metric: str) -> Scores:
-        """``(Q,)`` float64 of one metric, or a :class:`ValueError` that names those there are."""
+        """Return the values of one metric, ``(Q,)`` float64.
+
+        Raises:
+            ValueError: If there is no such metric. The message lists those that there are.
+        """
         if metric not in self.columns:
             raise ValueError(f"no metric {metric!r} among the scores; there are {', '.join(self.columns)}")
         return self.columns[metric]
 
     def mean(self) -> dict[str, float]:
-        """The mean over queries of every metric."""
+        """Return the mean over queries of every metric."""
         return {name: float(values.mean()) for name, values in self.columns.items()}
 
     def write(self, path: Path) -> None:
-        """Write a parquet file: one row a query, the digest in the schema's metadata."""
+        """Write a parquet file with one row per query; the digest is in the metadata of the schema."""
         table = pa.table({"query_id": pa.array(self.query_ids.tolist(), pa.string()), **self.columns})
         with atomic_write(path) as partial:
             pq.write_table(table.replace_schema_metadata({_DIGEST_KEY: self.evaluation_set}), partial)
 
     @classmethod
     def read(cls, path: Path) -> QueryScores:
-        """Read what :meth:`write` wrote; a :class:`ValueError` names a file that holds anything else."""
+        """Read the scores that :meth:`write` wrote.
+
+        Raises:
+            ValueError: If the file holds anything else. The message names the file.
+        """
         try:
             table = pq.ParquetFile(path).read()
         except pa.ArrowInvalid as error:
@@ -94,15 +107,15 @@ class QueryScores:
                 f"{path} holds no per-query scores; give a scores.parquet that a run has written"
             )
         query_ids, *columns = (column.to_numpy() for column in table.columns)
-        named = dict(zip(table.column_names[1:], columns, strict=True))
-        return cls(query_ids.astype(np.str_), named, digest.decode())
+        values_by_metric = dict(zip(table.column_names[1:], columns, strict=True))
+        return cls(query_ids.astype(np.str_), values_by_metric, digest.decode())
 
 
 def check_comparable(a: QueryScores, b: QueryScores) -> None:
-    """Refuse two runs that did not answer the same questions.
+    """Check that two runs were evaluated on the same queries in the same way.
 
     Raises:
-        ValueError: says why a comparison query by query would mean nothing.
+        ValueError: If they were not. The message says why a comparison query by query would mean nothing.
     """
     sizes = f"{len(a.query_ids)} and {len(b.query_ids)} queries"
     if a.evaluation_set != b.evaluation_set:
@@ -120,10 +133,15 @@ def check_comparable(a: QueryScores, b: QueryScores) -> None:
 
 
 def mean_over_seeds(runs: Sequence[QueryScores]) -> QueryScores:
-    """The mean over runs of every query's score, so that a query counts once however many seeds ran.
+    """Average the scores of each query over the seeds of a method.
+
+    A statistical test over queries then counts each query once, however many seeds there are.
 
     Args:
-        runs: one for each seed, at least one, comparable and with the same metrics.
+        runs: One run per seed, at least one; comparable, and with the same metrics.
+
+    Raises:
+        ValueError: If the runs are not comparable, see :func:`check_comparable`.
     """
     first = runs[0]
     for other in runs[1:]:
