@@ -1,1 +1,1 @@
-"""Retrievers: fitted on examples over semantic IDs, they rank the whole catalogue."""
+"""Retrievers: they learn from examples and rank the whole catalogue for each query."""

@@ -1,4 +1,4 @@
-"""The floor of search: BM25, which needs no training and no semantic IDs, only words in common."""
+"""BM25, the baseline of search: it needs no training and no semantic IDs, only words in common."""
 
 from __future__ import annotations
 
@@ -13,38 +13,42 @@ from recsys.retrievers.base import FitContext, FitData, Retriever
 from semantic_ids.types import Floats, Ints
 
 _HASHES = 2**31 - 1
-"""Terms are told apart by a hash of so many values, so that of a vocabulary only numbers are kept."""
+"""Number of hash values. Terms are kept as hashes, so that no vocabulary of strings is needed."""
 
 _MATCHES_AT_ONCE = 2**22
-"""Bounds memory: so many scores of items that share a term with a query are held at a time."""
+"""Number of scores, of items that share a term with a query, that are in memory at once."""
 
 
 class Bm25(Retriever):
-    r"""Scores an item's text by the words of the query that stand in it, rare ones counting for more.
+    r"""BM25: scores an item by the words that its text shares with the query; rare words count for more.
 
-    With :math:`tf` the times that a term stands in a text of n terms, :math:`\bar n` their mean number, and
-    :math:`df` of N texts holding the term, the score is the sum over the query's terms, repeated ones
-    repeatedly, of
+    Let :math:`tf` be the number of times that a term occurs in an item's text, n the number of terms in that
+    text, :math:`\bar n` the mean of n, and :math:`df` the number of texts, out of N, that contain the term.
+    The score of the item is the sum of
 
     .. math::
         \ln\left(1 + \frac{N - df + .5}{df + .5}\right) \frac{tf}{tf + k_1 (1 - b + b \, n / \bar n)}
 
-    (Robertson & Zaragoza, *The Probabilistic Relevance Framework: BM25 and Beyond*, 2009, §3.4; the 1
-    inside the logarithm keeps terms that most texts hold from counting against a text.) Terms are runs
-    of letters and digits in lower case. Of equal scores the smaller row leads, and so it is
-    among items that have no word of the query, whose score is 0.
+    over all terms of the query; a term that occurs twice in the query is added twice. (Robertson & Zaragoza,
+    *The Probabilistic Relevance Framework: BM25 and Beyond*, 2009, §3.4. The 1 inside the logarithm keeps the
+    weight of a term above 0 even if most texts contain it.)
+
+    Terms are runs of letters and digits in lower case. Equal scores are in the order of the items; this
+    includes items without any word of the query, whose score is 0.
 
     Args:
-        k1: how soon more of the same term counts no more, at least 0.
-        b: how far long texts are held to say more of everything, 0 … 1.
+        k1: Saturation, at least 0: the larger it is, the more further occurrences of a term add.
+        b: Strength of the normalisation by the length of the text, from 0 (none) to 1 (full).
 
     Attributes:
         terms: ``(T,)`` int64, the hashes of all terms, ascending.
-        weights, items, starts: postings, those of a term behind each other: what its standing there counts,
-            float32; the rows of items, ascending, int32; where each term begins, ``(T + 1,)`` int64.
+        weights: Postings of all terms one after the other: the term's contribution to the item's score,
+            float32.
+        items: The item row of each posting, int32; ascending for each term.
+        starts: ``(T + 1,)`` int64, where the postings of each term begin.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: If an argument is outside its range.
     """
 
     uses_ids = False
@@ -64,20 +68,20 @@ class Bm25(Retriever):
         Raises:
             ValueError: If no text holds a word.
         """
-        from recsys.texts.item_texts import without_labels  # noqa: PLC0415 — needs more than ranking does
+        from recsys.texts.item_texts import without_labels  # noqa: PLC0415 — ranking does not need it
 
         counts = _counts([without_labels(text) for text in data.texts])
         if not counts.nnz:
             raise ValueError("there are no words in any of the texts to search in")
         terms = np.unique(counts.indices)
         self.terms = torch.from_numpy(terms.astype(np.int64))
-        postings = self._weighed(_among(terms, counts)).T.tocsr()
+        postings = self._weighted(_select_terms(terms, counts)).T.tocsr()
         self.weights = torch.from_numpy(postings.data)
         self.items = torch.from_numpy(postings.indices.astype(np.int32))
         self.starts = torch.from_numpy(postings.indptr.astype(np.int64))
 
-    def _weighed(self, counts: sp.csr_array) -> sp.csr_array:
-        """``(N, terms)`` counts → what each counts in a score, float32."""
+    def _weighted(self, counts: sp.csr_array) -> sp.csr_array:
+        """Return each term's contribution to an item's score, float32, for its counts ``(N, T)``."""
         lengths = counts.sum(axis=1)
         frequency = np.bincount(counts.indices, minlength=counts.shape[1])
         rarity = np.log1p((counts.shape[0] - frequency + 0.5) / (frequency + 0.5))
@@ -87,22 +91,22 @@ class Bm25(Retriever):
         return sp.csr_array((weights.astype(np.float32), counts.indices, counts.indptr), counts.shape)
 
     def prepare(self) -> None:
-        """Put the postings together."""
+        """Build the sparse matrix of postings."""
         parts = (self.weights.numpy(), self.items.numpy(), self.starts.numpy())
         self._postings = sp.csr_array(parts, shape=(len(self.terms), self.ids.num_items))
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """Return the ``width`` best items for each query; scores are at least 0."""
-        asked = _among(self.terms.numpy(), _counts(_query_texts(queries)))
+        query_terms = _select_terms(self.terms.numpy(), _counts(_query_texts(queries)))
         items = np.empty((len(queries), min(width, self.ids.num_items)), dtype=np.int64)
         scores = np.empty(items.shape, dtype=np.float32)
-        # Of each query no more items than this have a term of it.
-        matches = asked.astype(bool).astype(np.int64) @ np.diff(self._postings.indptr)
-        for block in _blocks(matches, _MATCHES_AT_ONCE):
-            found = sp.csr_array(asked[block] @ self._postings)
+        # An upper bound on the number of items that share a term with each query.
+        most_matches = query_terms.astype(bool).astype(np.int64) @ np.diff(self._postings.indptr)
+        for block in _blocks(most_matches, _MATCHES_AT_ONCE):
+            matches = sp.csr_array(query_terms[block] @ self._postings)
             for row, query in enumerate(range(block.start, block.stop)):
-                own = slice(found.indptr[row], found.indptr[row + 1])
-                items[query], scores[query] = _best(found.indices[own], found.data[own], items.shape[1])
+                own = slice(matches.indptr[row], matches.indptr[row + 1])
+                items[query], scores[query] = _best(matches.indices[own], matches.data[own], items.shape[1])
         return Ranking(items, scores)
 
 
@@ -113,8 +117,8 @@ def _query_texts(queries: Examples) -> list[str]:
 
 
 def _counts(texts: Sequence[str]) -> sp.csr_array:
-    """``(texts, hashes)`` float32: how often each term stands in each text."""
-    # Only here, so that the other retrievers need no scikit-learn.
+    """Return how often each term occurs in each text, ``(texts, hashes)`` float32."""
+    # Imported here, because scikit-learn imports slowly and most retrievers do not need it.
     from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415
 
     hashing = HashingVectorizer(
@@ -127,31 +131,31 @@ def _counts(texts: Sequence[str]) -> sp.csr_array:
     return sp.csr_array(hashing.transform(texts))
 
 
-def _among(terms: Ints, counts: sp.csr_array) -> sp.csr_array:
-    """``(texts, T)``: the counts of some terms, by their sorted hashes; the others are left out."""
-    place = np.searchsorted(terms, counts.indices).clip(max=len(terms) - 1)
-    known = terms[place] == counts.indices
+def _select_terms(terms: Ints, counts: sp.csr_array) -> sp.csr_array:
+    """Return the counts ``(texts, T)`` of the given terms only; ``terms`` are ascending hashes."""
+    column = np.searchsorted(terms, counts.indices).clip(max=len(terms) - 1)
+    known = terms[column] == counts.indices
     starts = np.concatenate([[0], np.cumsum(known)])[counts.indptr]
-    return sp.csr_array((counts.data[known], place[known], starts), (counts.shape[0], len(terms)))
+    return sp.csr_array((counts.data[known], column[known], starts), (counts.shape[0], len(terms)))
 
 
 def _blocks(sizes: Ints, bound: int) -> list[slice]:
-    """Neighbours in blocks whose sizes add up to the bound at most, but for blocks of one."""
+    """Group neighbours so that the sizes of a block add up to at most the bound, or the block has one."""
     blocks, start, total = [], 0, 0
-    for place, size in enumerate(sizes.tolist()):
-        if total + size > bound and place > start:
-            blocks.append(slice(start, place))
-            start, total = place, 0
+    for position, size in enumerate(sizes.tolist()):
+        if total + size > bound and position > start:
+            blocks.append(slice(start, position))
+            start, total = position, 0
         total += size
     return [*blocks, slice(start, len(sizes))] if len(sizes) else []
 
 
 def _best(items: Ints, scores: Floats, width: int) -> tuple[Ints, Floats]:
-    """The best of some items, filled up with the first rows of the others, whose score is 0."""
+    """Return the ``width`` best of the given items, followed by the first other items with score 0."""
     if len(scores) > width:
-        enough = scores >= np.partition(scores, -width)[-width]
-        items, scores = items[enough], scores[enough]
+        is_candidate = scores >= np.partition(scores, -width)[-width]
+        items, scores = items[is_candidate], scores[is_candidate]
     order = np.lexsort((items, -scores))[:width]
-    # At most ``len(order)`` of the first ``width`` rows are taken.
+    # The given items are at most len(order) of the first ``width`` rows, so enough others are left.
     others = np.setdiff1d(np.arange(width), items[order])[: width - len(order)]
     return np.append(items[order], others), np.append(scores[order], np.zeros(len(others), np.float32))

@@ -1,4 +1,4 @@
-"""The GRIT-VQ paper's dual encoder: a query and an item meet as two vectors (appendix G.4)."""
+"""The dual encoder of the GRIT-VQ paper (appendix G.4): queries and items as vectors of one space."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from semantic_ids.types import Floats, Ints
 
 
 class Towers(nn.Module):
-    """Two towers over one table of code embeddings.
+    """The query tower and the item tower, over one table of code embeddings.
 
     Args:
-        codebook_sizes: ``(K_1, …, K_L)``; each level has rows of its own in the table.
-        width: of everything.
-        temperature: of the softmax.
-        text_width: D, numbers in the vector of a query's text; 0 if queries are histories alone.
-        query_tower: the other sizes, see :class:`~recsys.models.causal_transformer.CausalTransformer`.
+        codebook_sizes: Number of codes of each level, ``(K_1, …, K_L)``. Each level has its own rows in the
+            table.
+        width: Width of all embeddings and vectors.
+        temperature: Temperature of the softmax.
+        text_width: Width D of the vector of a query's text; 0 if queries have no texts.
+        **query_tower: The other sizes, see :class:`~recsys.models.causal_transformer.CausalTransformer`.
     """
 
     def __init__(
@@ -48,23 +49,26 @@ class Towers(nn.Module):
         self.reader = CausalTransformer(width, **query_tower)
         self.to_item = nn.Linear(width, width)
         if text_width:
-            # The norm takes vectors of length 1 to numbers of the size of 1, as the reader's are.
+            # The norm scales vectors of length 1 to numbers of size 1, like the outputs of the reader.
             self.text = nn.Sequential(nn.RMSNorm(text_width), *_perceptron(text_width, width))
             self.head = nn.Sequential(nn.LayerNorm(width), *_perceptron(width, width))
 
     def states(self, codes: Tensor) -> Tensor:
-        """Codes ``(B, T, L)`` → ``(B, T + 1, width)``, at ``t`` what the first t items tell."""
+        """Read histories of codes ``(B, T, L)``, and return the states ``(B, T + 1, width)``.
+
+        The state at position t depends on the first t items only.
+        """
         items = self.join(self.embed(codes + self.offsets).flatten(2))  # (B, T, width)
         states: Tensor = self.reader(items)
         return states
 
     def queries(self, codes: Tensor, at: Tensor, texts: Tensor | None) -> Tensor:
-        """What A queries are as unit vectors, ``(A, width)``.
+        """Return the vectors of A queries, ``(A, width)``, of length 1.
 
         Args:
-            codes: ``(B, T, L)`` of histories.
-            at: ``(2, A)``, of each query its row and how many of the items it has behind it.
-            texts: ``(A, D)``; None if queries have none.
+            codes: ``(B, T, L)``, codes of the items in histories.
+            at: ``(2, A)``, for each query its row in ``codes`` and the number of items in its history.
+            texts: ``(A, D)``, the vectors of the queries' texts; None if they have none.
         """
         states = self.states(codes)
         if texts is None:
@@ -72,7 +76,7 @@ class Towers(nn.Module):
         return F.normalize(self.head(states[at[0], at[1]] + self.text(texts)), dim=-1)
 
     def items(self, codes: Tensor) -> Tensor:
-        """Codes ``(M, L)`` → unit vectors ``(M, width)``."""
+        """Return the vectors ``(M, width)``, of length 1, of leaves with the codes ``(M, L)``."""
         return F.normalize(self.to_item(self.embed(codes + self.offsets).mean(dim=1)), dim=-1)
 
     def forward(
@@ -82,12 +86,13 @@ class Towers(nn.Module):
         own: Tensor,
         offsets: Tensor,
     ) -> Tensor:
-        """Softmax loss of P pairs of query and leaf over the M leaves of a batch.
+        """Return the cross-entropy of P pairs of query and leaf over the M leaves of a batch.
 
         Args:
-            parts: the queries of the P pairs, in their order, as :meth:`queries` takes them.
-            leaves: ``(M, L)`` codes.
-            own: ``(P,)``, each pair's leaf.
+            parts: Arguments of :meth:`queries` for parts of the batch; together they give the queries of all
+                P pairs in order.
+            leaves: ``(M, L)``, codes of the leaves.
+            own: ``(P,)``, the row in ``leaves`` of each pair's leaf.
             offsets: ``(P, M)`` or ``(1, M)``, added to the logits.
 
         Returns:
@@ -98,30 +103,37 @@ class Towers(nn.Module):
 
 
 class DualEncoder(VectorRetriever):
-    """Two-layer transformer over the history's codes against averaged code embeddings of the item.
+    """Dual encoder: a transformer over the codes of the history, and averaged code embeddings of the item.
 
-    What a query says in words joins what its history tells behind the transformer: the frozen embedding
-    goes through a perceptron of one hidden layer and is added, and another makes the query's vector of
-    the sum.
+    The text of a query joins its history after the transformer. A perceptron with one hidden layer maps the
+    text's frozen embedding, the result is added to the transformer's output, and a second perceptron turns
+    the sum into the vector of the query.
 
-    Trained by in-batch softmax over the distinct targets of a batch. Scores are inner products of
-    unit vectors over a temperature; the paper's bare inner products learn far more slowly. The
-    query tower is causal, so that all prefixes of one history are trained in one pass:
-    ``training.batch_size`` counts histories, each with every prefix that shares its beginning; a query
-    without a history is one of its own.
+    The loss is an in-batch softmax over the distinct targets of a batch. Scores are inner products of vectors
+    of length 1, divided by a temperature; with the paper's plain inner products it learns far more slowly.
+    The query tower is causal, so all prefixes of a history are trained in one pass. Therefore
+    ``training.batch_size`` counts histories, each with all its prefixes; a query with an empty history
+    counts as one.
 
     Args:
-        width, layers, heads, feed_forward, dropout: of the towers.
-        max_history: how many of the latest items the query tower sees.
-        temperature: of the softmax.
-        log_q: the strength of the correction for frequent items being negatives more often: this
-            times the logarithm of a leaf's share of the training targets is taken off its logit. 1
-            is the correction of Yi et al., *Sampling-Bias-Corrected Neural Modeling* (2019, §3), where
-            a negative that is drawn twice counts twice; here it counts once, so less may be enough.
-        mask_hits: whether the other targets of a history, or in search of a query, are left out of its
+        width: Width of code embeddings and vectors.
+        layers: Number of transformer blocks in the query tower.
+        heads: Number of attention heads; must divide the width.
+        feed_forward: Width inside the feed-forward sub-layers.
+        dropout: Dropout probability.
+        max_history: Number of latest items of a history that are read.
+        temperature: Temperature of the softmax.
+        log_q: Strength of the correction for popular items, which are negatives more often. ``log_q`` times
+            the logarithm of a leaf's share of the training targets is subtracted from its logit. 1 is the
+            correction of Yi et al., *Sampling-Bias-Corrected Neural Modeling* (2019, §3). There a negative
+            that is drawn twice counts twice; here it counts once, so less may be enough.
+        mask_hits: Whether to leave the other targets of a history (in search: of a query) out of the
             negatives.
-        index: see :func:`~recsys.retrievers.vector_index.build_index`.
-        training: the budget.
+        index: Kind of index, see :func:`~recsys.retrievers.vector_index.build_index`.
+        training: Settings of the training.
+
+    Raises:
+        ValueError: If an argument is outside its range.
     """
 
     uses_query_texts = True
@@ -149,48 +161,47 @@ class DualEncoder(VectorRetriever):
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
-        """Histories with all their pairs; a step is one batch."""
+        """Return batches of histories, each with all its pairs of prefix and target; a step is one batch."""
         device = self._codes.device
-        pairs, texts = (
-            CausalPairs.from_examples(train, self.max_history, device),
-            TextVectors.from_examples(train, device),
-        )
-        asker = pairs.queries if texts else pairs.groups
+        pairs = CausalPairs.from_examples(train, self.max_history, device)
+        texts = TextVectors.from_examples(train, device)
+        # Pairs with the same owner, a history or in search a query, may be masked for each other.
+        owner_of_pair = pairs.queries if texts else pairs.groups
         leaf_of_item = torch.from_numpy(self.ids.leaf_of_item).to(device)
         shares = leaf_of_item[pairs.targets].bincount(minlength=len(self._leaves)) / len(pairs.targets)
         correction = -self.log_q * shares.clamp(min=1e-12).log()
 
         def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
-            """The whole step at once, for its targets are each other's negatives."""
+            """Yield the whole step as one batch, because its targets are each other's negatives."""
             parts = [pairs.batch(part) for part in pairs.histories.by_length(rows)]
-            numbers = torch.cat([of_part for _, _, of_part in parts])
+            numbers = torch.cat([part_numbers for _, _, part_numbers in parts])
             distinct, own = leaf_of_item[pairs.targets[numbers]].unique(return_inverse=True)
             offsets = correction[distinct][None]
             if self.mask_hits:
-                askers, row = asker[numbers].unique(return_inverse=True)
-                offsets = offsets + other_targets(row, own, len(askers), len(distinct))
+                owners, row = owner_of_pair[numbers].unique(return_inverse=True)
+                offsets = offsets + other_targets(row, own, len(owners), len(distinct))
             queries = [
-                (self._codes[items], at, texts[pairs.queries[of_part]] if texts else None)
-                for items, at, of_part in parts
+                (self._codes[items], at, texts[pairs.queries[part_numbers]] if texts else None)
+                for items, at, part_numbers in parts
             ]
             yield len(own), (queries, self._leaves[distinct], own, offsets)
 
         return batches_of, len(pairs)
 
     def vectors(self) -> Tensor:
-        """Those of the distinct IDs."""
+        """Return the vectors of all leaves, ``(M, width)``."""
         return self.model.items(self._leaves)
 
     def read(self, items: Tensor, at: Tensor, texts: Tensor | None) -> Tensor:
-        """What the query tower makes of the items' codes and the texts."""
+        """Return the vectors of queries, ``(A, width)``, from the query tower."""
         return self.model.queries(self._codes[items], at, texts)
 
     def found(self, rows: Ints, products: Floats, width: int) -> Ranking:
-        """Items that share an ID stand together; scores are logits."""
+        """Return the ranking of the leaves' items; items of a leaf are adjacent, and scores are logits."""
         return Ranking(*self.ids.expand(rows, products / self.temperature, width))
 
     def build(self, facts: Mapping[str, Any]) -> None:
-        """The towers with fresh weights, and the catalogue on their device."""
+        """Create the towers with new random weights, and copy the catalogue to their device."""
         device = default_device()
         self.model = Towers(
             self.ids.codebook_sizes,
@@ -208,18 +219,24 @@ class DualEncoder(VectorRetriever):
 
 
 def other_targets(row: Tensor, own: Tensor, rows: int, leaves: int) -> Tensor:
-    """``(P, leaves)``: -inf at the targets of other pairs of the same row, 0 elsewhere.
+    """Return offsets of logits that mask the other targets of a pair's row.
 
     Args:
-        row: ``(P,)``, each pair's row.
-        own: ``(P,)``, each pair's target among the leaves.
-        rows, leaves: how many there are.
+        row: ``(P,)``, the row of each pair, 0 … ``rows`` - 1.
+        own: ``(P,)``, the target of each pair, 0 … ``leaves`` - 1.
+        rows: Number of rows.
+        leaves: Number of leaves.
+
+    Returns:
+        ``(P, leaves)``, -inf at the targets of other pairs of the same row, 0 elsewhere and at the pair's own
+        target.
     """
-    hit = torch.zeros(rows, leaves, dtype=torch.bool, device=own.device)
-    hit[row, own] = True
-    others = hit[row].scatter(1, own[:, None], False)
+    is_target = torch.zeros(rows, leaves, dtype=torch.bool, device=own.device)
+    is_target[row, own] = True
+    others = is_target[row].scatter(1, own[:, None], False)
     return torch.zeros(others.shape, device=own.device).masked_fill(others, -torch.inf)
 
 
 def _perceptron(width: int, out: int) -> tuple[nn.Module, ...]:
+    """Return the layers of a perceptron with one hidden layer, from ``width`` to ``out``."""
     return nn.Linear(width, out), nn.GELU(), nn.Linear(out, out)

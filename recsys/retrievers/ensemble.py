@@ -1,4 +1,4 @@
-"""Several retrievers as one: a mixture of what they hold likely, weighted by what validation says."""
+"""An ensemble of retrievers: a weighted sum of their probabilities, with weights chosen on validation."""
 
 from __future__ import annotations
 
@@ -16,26 +16,33 @@ from recsys.retrievers.top_k import best_columns
 from semantic_ids.types import Floats, Ints
 
 _STEP = 0.05
+"""Step between the values of a weight that are tried."""
 
 
 class Ensemble(Retriever):
-    """Mixes members' probabilities over the same catalogue (Jelinek & Mercer's linear interpolation).
+    """Ranks items by a weighted sum of its members' probabilities (Jelinek & Mercer's linear interpolation).
 
-    Each member names its best items. Their scores become probabilities among its best ``depth``: by
-    softmax where scores are logits, else by dividing by their sum; an item that a member does not
-    name has probability 0 with it. The weights are those of the best NDCG@10 on validation queries. Equal
-    scores stand in the order in which members name them. Set ``members`` before :meth:`fit`; they are
-    not fitted again.
+    Each member ranks its best items. The scores of its first ``depth`` items become probabilities: by a
+    softmax if scores are logits, otherwise by division by their sum. All other items have probability 0 for
+    this member. The weights are those with the best NDCG@10 on validation queries. Equal scores are in the
+    order of the members' rankings: first the best item of each member, then the second of each, and so on.
+
+    Set ``members`` before :meth:`fit`. They must be fitted already, and are not fitted again.
 
     Args:
-        depth: how many of each member's items count; longer rankings are filled up in members' order.
-        queries: on how many validation queries weights are chosen, evenly spaced, if there are more.
-        exclude_seen: whether weights are chosen for rankings without items of a query's own history; a
-            benchmark sets it as it evaluates.
+        depth: Number of each member's best items that get a probability. Longer rankings are filled up in
+            the order of the members' rankings.
+        queries: Number of validation queries, evenly spaced, on which weights are chosen; all if there are
+            fewer.
+        exclude_seen: Whether weights are chosen for rankings without items of a query's own history. A
+            benchmark sets it to the value of its evaluation.
 
     Attributes:
-        members: fitted retrievers over one catalogue, each under a name; saved with this one.
-        weights: one a member, adding up to 1.
+        members: Fitted retrievers over one catalogue, by name; they are saved with the ensemble.
+        weights: Weight of each member; they add up to 1.
+
+    Raises:
+        ValueError: If ``depth`` or ``queries`` is below 1.
     """
 
     scores_are_logits = False
@@ -65,76 +72,80 @@ class Ensemble(Retriever):
                 raise ValueError(
                     f"{name!r} ranks {member.ids.num_items} items, but the catalogue has {data.ids.num_items}"
                 )
-        some = evenly_spaced(data.valid, self.queries)
+        sample = evenly_spaced(data.valid, self.queries)
         self.prepare()
-        items, shares = self._shares(some, self.depth)
+        items, probabilities = self._member_probabilities(sample, self.depth)
         if self.exclude_seen:
-            items[is_seen(items, some)] = -1
+            items[is_seen(items, sample)] = -1
 
         def ndcg(weights: npt.NDArray[np.float64]) -> float:
-            ranked = np.full((len(some), 10), -1)
-            best, _ = _mixed(items, shares, weights.tolist(), 10)
-            ranked[:, : best.shape[1]] = best
-            ranking = Ranking(ranked, np.zeros(ranked.shape, dtype=np.float32))
-            return float(per_query_scores(ranking, some, [10])["ndcg_at_10"].mean())
+            padded = np.full((len(sample), 10), -1)
+            best, _ = _best_by_weighted_sum(items, probabilities, weights.tolist(), 10)
+            padded[:, : best.shape[1]] = best
+            ranking = Ranking(padded, np.zeros(padded.shape, dtype=np.float32))
+            return float(per_query_scores(ranking, sample, [10])["ndcg_at_10"].mean())
 
         weights = np.full(len(self.members), 1 / len(self.members))
-        best, before, turn = ndcg(weights), -1.0, 0
-        while best > before:
-            before, turn = best, turn + 1
+        best, previous, turn = ndcg(weights), -1.0, 0
+        while best > previous:
+            previous, turn = best, turn + 1
             for number in range(len(weights)):
-                for tried in _changes(weights, number):
-                    value = ndcg(tried)
+                for candidate in _with_other_weight(weights, number):
+                    value = ndcg(candidate)
                     if value > best:
-                        best, weights = value, tried
+                        best, weights = value, candidate
             context.report(turn, {"valid": best})
         self.weights = weights.tolist()
 
     def prepare(self) -> None:
-        """Let the members prepare."""
+        """Prepare all members."""
         for member in self.members.values():
             member.prepare()
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
-        """The likeliest of what the members name; scores are probabilities."""
-        items, shares = self._shares(queries, width)
-        return Ranking(*_mixed(items, shares, self.weights, width))
+        """Return the items with the largest weighted sum of probabilities; scores are these sums."""
+        items, probabilities = self._member_probabilities(queries, width)
+        return Ranking(*_best_by_weighted_sum(items, probabilities, self.weights, width))
 
     def diagnostics(self, queries: Examples, width: int) -> dict[str, float | str]:
-        """What each member weighs."""
-        named = zip(self.members, self.weights, strict=True)
-        return {"weights": ", ".join(f"{name} {weight:.2f}" for name, weight in named)}
+        """Return the weight of each member, as text."""
+        weights = zip(self.members, self.weights, strict=True)
+        return {"weights": ", ".join(f"{name} {weight:.2f}" for name, weight in weights)}
 
-    def _shares(self, queries: Examples, width: int) -> tuple[Ints, Floats]:
-        """All that members name, and what each holds of it.
+    def _member_probabilities(self, queries: Examples, width: int) -> tuple[Ints, Floats]:
+        """Return all items that members rank, and the probability of each for each member.
+
+        Args:
+            queries: Q queries.
+            width: Number of items that the ensemble is to rank; members rank at least ``depth`` items.
 
         Returns:
-            Item rows ``(Q, U)``, each at most once, -1 for none, those that members name first on the
-            left; and probabilities ``(members, Q, U)``.
+            Item rows ``(Q, U)``, each item once, -1 for no item, in the order of the members' rankings; and
+            probabilities ``(members, Q, U)``.
         """
-        asked = min(max(self.depth, width), self.ids.num_items)
-        rankings = [member.candidates(queries, asked) for member in self.members.values()]
+        member_width = min(max(self.depth, width), self.ids.num_items)
+        rankings = [member.candidates(queries, member_width) for member in self.members.values()]
         widths = [ranking.items.shape[1] for ranking in rankings]
-        # First the best of each member, then the second of each, and so on.
+        # First the best item of each member, then the second of each, and so on.
         in_turn = np.argsort(np.concatenate([np.arange(width) for width in widths]), kind="stable")
-        members = np.repeat(np.arange(len(rankings)), widths)[in_turn]
-        named = np.concatenate([ranking.items for ranking in rankings], axis=1)[:, in_turn]
-        place = _first_places(named)
-        items = np.full((len(named), int(place.max(initial=-1)) + 1), -1)
-        np.put_along_axis(items, place, named, axis=1)
-        shares = np.zeros((len(rankings), *items.shape), dtype=np.float32)
+        member_of_column = np.repeat(np.arange(len(rankings)), widths)[in_turn]
+        ranked = np.concatenate([ranking.items for ranking in rankings], axis=1)[:, in_turn]
+        position = _positions_by_first_appearance(ranked)
+        items = np.full((len(ranked), int(position.max(initial=-1)) + 1), -1)
+        np.put_along_axis(items, position, ranked, axis=1)
+        probabilities = np.zeros((len(rankings), *items.shape), dtype=np.float32)
         for number, (member, ranking) in enumerate(zip(self.members.values(), rankings, strict=True)):
             own = _probabilities(ranking, self.depth, are_logits=member.scores_are_logits)
-            np.put_along_axis(shares[number], place[:, members == number], own, axis=1)
-        return items, shares
+            np.put_along_axis(probabilities[number], position[:, member_of_column == number], own, axis=1)
+        return items, probabilities
 
     def facts(self) -> dict[str, Any]:
-        """Those of its own, and all that its members are made of."""
+        """Return the ensemble's own facts, and the description of each member."""
         own = {name: value for name, value in super().facts().items() if name != "members"}
         return {**own, "members": {name: member.description() for name, member in self.members.items()}}
 
     def state(self) -> dict[str, Tensor]:
-        """The catalogue's codes and the members' tensors."""
+        """Return the catalogue's codes, and the tensors of all members."""
         of_members = {
             f"members.{number}.{name}": value
             for number, member in enumerate(self.members.values())
@@ -143,56 +154,85 @@ class Ensemble(Retriever):
         return {**super().state(), **of_members}
 
     def restore(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take back what :meth:`state` and :meth:`facts` gave."""
+        """Set what :meth:`state` and :meth:`facts` returned."""
         own = {name: value for name, value in state.items() if not name.startswith("members.")}
         super().restore(own, {name: value for name, value in facts.items() if name != "members"})
         self.members = {}
-        for number, (name, about) in enumerate(facts["members"].items()):
+        for number, (name, description) in enumerate(facts["members"].items()):
             prefix = f"members.{number}."
             of_member = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            self.members[name] = Retriever.rebuilt(about, of_member, f"member {name!r}")
+            self.members[name] = Retriever.rebuilt(description, of_member, f"member {name!r}")
 
 
-def _mixed(items: Ints, shares: Floats, weights: Sequence[float], width: int) -> tuple[Ints, Floats]:
-    """The likeliest items by a mixture, and their probabilities, ``(Q, at most width)`` each."""
-    scores = np.tensordot(np.array(weights, dtype=np.float32), shares, 1)
+def _best_by_weighted_sum(
+    items: Ints, probabilities: Floats, weights: Sequence[float], width: int
+) -> tuple[Ints, Floats]:
+    """Return the items with the largest weighted sums of probabilities, and these sums.
+
+    Args:
+        items: ``(Q, U)`` item rows, -1 for no item.
+        probabilities: ``(members, Q, U)``.
+        weights: Weight of each member.
+        width: Number of items to return per query.
+
+    Returns:
+        Items and sums, ``(Q, min(width, U))`` each, best first.
+    """
+    scores = np.tensordot(np.array(weights, dtype=np.float32), probabilities, 1)
     best = best_columns(np.where(items < 0, np.float32(-1), scores), min(width, items.shape[1]))
     ranked, scores = np.take_along_axis(items, best, axis=1), np.take_along_axis(scores, best, axis=1)
     return ranked, np.where(ranked < 0, -np.inf, scores).astype(np.float32)
 
 
-def _first_places(named: Ints) -> Ints:
-    """Items ``(Q, N)`` → of each its place among the distinct ones of its row, by first appearance."""
-    order = np.argsort(named, axis=1, kind="stable")
-    sorted_ = np.take_along_axis(named, order, axis=1)
-    is_new = np.ones_like(sorted_, dtype=bool)
-    is_new[:, 1:] = sorted_[:, 1:] != sorted_[:, :-1]
-    # Where each item stands first; the sort is stable, so that is the first of its equals.
-    first = np.maximum.accumulate(np.where(is_new, np.arange(named.shape[1]), 0), axis=1)
-    first = np.take_along_axis(order, first, axis=1)
-    appears = np.zeros_like(named)
-    np.put_along_axis(appears, first, 1, axis=1)
-    place = np.empty_like(named)
-    np.put_along_axis(place, order, np.take_along_axis(appears.cumsum(axis=1) - 1, first, axis=1), axis=1)
-    return place
+def _positions_by_first_appearance(items: Ints) -> Ints:
+    """Return the number of each item if the distinct items of its row are numbered by first appearance.
+
+    Args:
+        items: ``(Q, N)``. For example, the row 7 5 7 9 gives 0 1 0 2.
+
+    Returns:
+        ``(Q, N)`` int64, from 0.
+    """
+    order = np.argsort(items, axis=1, kind="stable")
+    sorted_items = np.take_along_axis(items, order, axis=1)
+    is_new = np.ones_like(sorted_items, dtype=bool)
+    is_new[:, 1:] = sorted_items[:, 1:] != sorted_items[:, :-1]
+    # The sort is stable, so among equal items the one that appears first comes first.
+    first = np.maximum.accumulate(np.where(is_new, np.arange(items.shape[1]), 0), axis=1)
+    first_column = np.take_along_axis(order, first, axis=1)
+    is_first = np.zeros_like(items)
+    np.put_along_axis(is_first, first_column, 1, axis=1)
+    numbers = np.take_along_axis(is_first.cumsum(axis=1) - 1, first_column, axis=1)
+    result = np.empty_like(items)
+    np.put_along_axis(result, order, numbers, axis=1)
+    return result
 
 
-def _changes(weights: npt.NDArray[np.float64], member: int) -> Iterator[npt.NDArray[np.float64]]:
-    """Weights with another share for one member, the rest in their proportions."""
+def _with_other_weight(weights: npt.NDArray[np.float64], member: int) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield weights with each possible weight of one member; the others keep their proportions."""
     others = weights.copy()
     others[member] = 0.0
-    rest = others.sum()
-    for share in np.arange(0.0, 1.0 + _STEP / 2, _STEP):
-        if rest > 0:
-            changed = others * ((1 - share) / rest)
-            changed[member] = share
+    sum_of_others = others.sum()
+    for weight in np.arange(0.0, 1.0 + _STEP / 2, _STEP):
+        if sum_of_others > 0:
+            changed = others * ((1 - weight) / sum_of_others)
+            changed[member] = weight
             yield changed
 
 
 def _probabilities(ranking: Ranking, depth: int, *, are_logits: bool) -> Floats:
-    """Scores ``(Q, K)`` → probabilities among the first ``depth``; 0 behind, and where there is no item.
+    """Turn the scores of the first ``depth`` items into probabilities; later ranks and missing items get 0.
 
-    What stands behind only fills up longer rankings: the mixture stays the one that was chosen.
+    Later ranks only fill up longer rankings. They get no probability, so that the weighted sum is the one for
+    which the weights were chosen.
+
+    Args:
+        ranking: Rankings ``(Q, K)`` of a member.
+        depth: Number of items that get a probability.
+        are_logits: Whether the scores are logits.
+
+    Returns:
+        ``(Q, K)`` float32; each row adds up to 1, or to 0 if it has no items or no score above 0.
     """
     scores = ranking.scores.astype(np.float64)
     if are_logits:

@@ -1,4 +1,4 @@
-"""Floors that are not trained: items like those of the history, by who took them and by their texts."""
+"""Neighbour baselines: rank items that are similar to those of the history, by their users or their texts."""
 
 from __future__ import annotations
 
@@ -17,30 +17,37 @@ from recsys.retrievers.top_k import best_columns
 from semantic_ids.types import Floats
 
 _SCORES_AT_ONCE = 2**22
-"""Bounds memory: so many scores, of queries by items, are held at a time."""
+"""Number of scores, queries times items, that are in memory at once."""
 
 _ROUNDING = 1e-12
-"""Below this a score is what is left of subtracting equals."""
+"""Scores below this are rounding errors of subtracting equal numbers, and count as 0."""
 
 
 class NearestItems(Retriever):
-    r"""Scores an item by how like it is to each item of the history, later ones counting for more.
+    r"""Scores an item by its similarity to each item of the history; later items count for more.
 
-    With :math:`v_i` the vector of item i, and the history :math:`h_1 … h_n` oldest first,
+    With :math:`v_i` the vector of item i, and the history :math:`h_1 … h_n`, oldest first:
 
     .. math:: score(j) = \sum_{t=1}^{n} decay^{\,n-t} \, [h_t \neq j] \; v_{h_t} \cdot v_j
 
-    An item is not its own neighbour. Of equal scores the smaller row leads. Items that are like
-    nothing of the history have score 0 and follow in order of popularity. (Item-based neighbours:
+    An item is not its own neighbour. Equal scores are in the order of the items. Items without any
+    similarity to the history have score 0 and follow in the order of popularity. (Item-based neighbours:
     Deshpande & Karypis, *Item-based top-N recommendation algorithms*, TOIS 2004.)
 
     A subclass writes :meth:`vectors`.
 
     Args:
-        decay: the weight of each item of the history as a part of that of the next, 0 … 1.
+        decay: Weight of an item of the history, relative to that of the next item; from 0 to 1.
+
+    Attributes:
+        width: Number of columns of the vectors.
+        values: Non-zero elements of the items' vectors, row after row, float64.
+        columns: Column of each element of ``values``, int64.
+        starts: ``(N + 1,)`` int64, where each item's elements begin in ``values``.
+        popular: ``(N,)`` int64, item rows by falling number of occurrences in training.
 
     Raises:
-        ValueError: ``decay`` is out of its range.
+        ValueError: If ``decay`` is outside its range.
     """
 
     uses_ids = False
@@ -54,7 +61,16 @@ class NearestItems(Retriever):
 
     @abstractmethod
     def vectors(self, train: Examples, texts: Sequence[str], num_items: int) -> sp.csr_array:
-        """One non-negative float64 row an item; what it is compared by."""
+        """Return the items' vectors, by which they are compared.
+
+        Args:
+            train: Training examples.
+            texts: One text per item; empty unless ``uses_texts`` is true.
+            num_items: Number of items N.
+
+        Returns:
+            ``(N, any width)`` float64, no element below 0.
+        """
 
     def learn(self, data: FitData, context: FitContext) -> None:
         """Compute the items' vectors from training sequences and texts; ``data.valid`` is not read.
@@ -71,29 +87,29 @@ class NearestItems(Retriever):
         self.popular = torch.from_numpy(np.argsort(-counts, kind="stable"))
 
     def prepare(self) -> None:
-        """Put together what all queries share."""
+        """Build the sparse matrix of vectors and the popularity rank of each item."""
         count = self.ids.num_items
         parts = (self.values.numpy(), self.columns.numpy(), self.starts.numpy())
         self._vectors = sp.csr_array(parts, shape=(count, self.width))
         self._lengths_squared = self._vectors.power(2).sum(axis=1)
-        self._places = np.empty(count, dtype=np.int64)
-        self._places[self.popular.numpy()] = np.arange(count)
+        self._popularity_rank = np.empty(count, dtype=np.int64)
+        self._popularity_rank[self.popular.numpy()] = np.arange(count)
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
-        """The ``width`` best items for each query; scores are at least 0."""
+        """Return the ``width`` best items for each query; scores are at least 0."""
         count = self.ids.num_items
         items = np.empty((len(queries), min(width, count)), dtype=np.int64)
         scores = np.empty(items.shape, dtype=np.float32)
         step = max(1, _SCORES_AT_ONCE // count)
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
-            of_all = self._scores(queries.history.select(block))
-            items[block] = best_columns(of_all, items.shape[1], self._places)
-            scores[block] = np.take_along_axis(of_all, items[block], axis=1)
+            item_scores = self._scores(queries.history.select(block))
+            items[block] = best_columns(item_scores, items.shape[1], self._popularity_rank)
+            scores[block] = np.take_along_axis(item_scores, items[block], axis=1)
         return Ranking(items, scores)
 
     def _scores(self, history: Ragged) -> Floats:
-        """``(Q, N)`` float32, at least 0."""
+        """Return the score of every item for each history, ``(Q, N)`` float32, at least 0."""
         lengths = history.lengths
         steps_back = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
         weights = sp.csr_array(
@@ -102,7 +118,14 @@ class NearestItems(Retriever):
         return self.likeness(weights).astype(np.float32)
 
     def likeness(self, weights: sp.csr_array) -> npt.NDArray[np.float64]:
-        """``(Q, N)`` scores, of the weights ``(Q, N)`` that items of the histories have."""
+        """Return the scores of all items, given the weights of the items in the histories.
+
+        Args:
+            weights: ``(Q, N)``, the weight of each item in each history; 0 for items outside it.
+
+        Returns:
+            ``(Q, N)`` float64.
+        """
         scores: npt.NDArray[np.float64] = ((weights @ self._vectors) @ self._vectors.T).toarray()
         row, item = weights.nonzero()
         scores[row, item] -= weights[row, item] * self._lengths_squared[item]
@@ -111,35 +134,35 @@ class NearestItems(Retriever):
 
 
 class ItemKnn(NearestItems):
-    """Compares items by who took them: the cosine of their sets of users in training.
+    """Compares items by their users: the cosine of their sets of users in training.
 
     (Sarwar et al., *Item-based collaborative filtering recommendation algorithms*, WWW 2001.)
     """
 
     def vectors(self, train: Examples, texts: Sequence[str], num_items: int) -> sp.csr_array:
-        """``(N, users)``: 1 / √n for each of an item's n users."""
-        return _users(train, num_items)
+        """Return ``(N, users)``: 1 / √n for each of an item's n users."""
+        return _user_vectors(train, num_items)
 
 
 class ContentKnn(NearestItems):
-    """Compares items by their texts: the cosine of their words' TF-IDF."""
+    """Compares items by their texts: the cosine of the TF-IDF of their words."""
 
     uses_texts = True
 
     def vectors(self, train: Examples, texts: Sequence[str], num_items: int) -> sp.csr_array:
-        """``(N, words)``, of length 1, or 0 where nothing is known of an item."""
-        return _words(texts)
+        """Return ``(N, words)``: rows of length 1, or zeros for an item without a known text."""
+        return _word_vectors(texts)
 
 
 class KnnSum(NearestItems):
-    """Adds the cosine of the texts, times a weight, to that of the users.
+    """Compares items by a weighted sum: the cosine of their users plus ``content`` times that of their texts.
 
     Args:
-        content: what a cosine of texts counts beside one of users, at least 0.
-        decay: see :class:`NearestItems`.
+        content: Weight of the cosine of texts, at least 0; the cosine of users has the weight 1.
+        decay: See :class:`NearestItems`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: If an argument is outside its range.
     """
 
     uses_texts = True
@@ -151,19 +174,26 @@ class KnnSum(NearestItems):
         self.content = content
 
     def vectors(self, train: Examples, texts: Sequence[str], num_items: int) -> sp.csr_array:
-        """``(N, users + words)``: inner products of the joined vectors are the sum."""
-        return sp.hstack([_users(train, num_items), np.sqrt(self.content) * _words(texts)], format="csr")
+        """Return ``(N, users + words)``: inner products of the joined vectors are the weighted sum."""
+        of_users, of_words = _user_vectors(train, num_items), _word_vectors(texts)
+        return sp.hstack([of_users, np.sqrt(self.content) * of_words], format="csr")
 
 
-def _users(train: Examples, num_items: int) -> sp.csr_array:
-    taken = train.sequences()
-    pairs = np.unique(np.stack([taken.flat(), taken.row_ids()]), axis=1)
-    counts = np.bincount(pairs[0], minlength=num_items)
-    return sp.csr_array((1 / np.sqrt(counts[pairs[0]]), tuple(pairs)), (num_items, len(taken)))
+def _user_vectors(train: Examples, num_items: int) -> sp.csr_array:
+    """Return ``(N, users)``: 1 / √n for each of an item's n users in training."""
+    sequences = train.sequences()
+    items, users = np.unique(np.stack([sequences.flat(), sequences.row_ids()]), axis=1)
+    counts = np.bincount(items, minlength=num_items)
+    return sp.csr_array((1 / np.sqrt(counts[items]), (items, users)), (num_items, len(sequences)))
 
 
-def _words(texts: Sequence[str]) -> sp.csr_array:
-    # Only here, so that the other retrievers need no scikit-learn.
+def _word_vectors(texts: Sequence[str]) -> sp.csr_array:
+    """Return ``(N, words)``: the TF-IDF of each text, scaled to length 1; zeros for unknown items.
+
+    Raises:
+        ValueError: If no text has a word of two letters or more.
+    """
+    # Imported here, because scikit-learn imports slowly and most retrievers do not need it.
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
 
     from recsys.texts.item_texts import NO_TEXT  # noqa: PLC0415

@@ -10,9 +10,9 @@ from recsys.retrievers.base import FitContext, FitData, Retriever
 
 
 class Popularity(Retriever):
-    """Ranks items by how often users took them in training; of equally popular items the first row leads.
+    """Ranks items by how often they occur in training; equally frequent items are in the order of the items.
 
-    Only the number of items is read from the semantic IDs.
+    It reads only the number of items from the semantic IDs.
     """
 
     uses_ids = False

@@ -1,4 +1,4 @@
-"""SASRec, the baseline that item identities alone give: no semantic IDs, no texts."""
+"""SASRec, a trained baseline that knows items by their identity only: no semantic IDs, no texts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from semantic_ids.types import Floats, Ints
 
 
 class ItemTransformer(nn.Module):
-    """A causal transformer over item embeddings that also are the output matrix.
+    """A causal transformer over item embeddings, which are also its output matrix.
 
     Args:
-        items: how many there are.
-        width: of item embeddings.
-        reader: the other sizes, see :class:`~recsys.models.causal_transformer.CausalTransformer`.
+        items: Number of items.
+        width: Width of the item embeddings.
+        **reader: The other sizes, see :class:`~recsys.models.causal_transformer.CausalTransformer`.
     """
 
     def __init__(self, items: int, width: int, **reader: Any) -> None:
@@ -34,18 +34,23 @@ class ItemTransformer(nn.Module):
         self.reader = CausalTransformer(width, **reader)
 
     def queries(self, items: Tensor) -> Tensor:
-        """Item rows ``(B, T)`` → ``(B, T + 1, width)``, at ``t`` what the first t items tell.
+        """Return the user's vector after each number of items.
 
-        Places behind the last item, marked by -1, may hold anything; no earlier place sees them.
+        Args:
+            items: ``(B, T)`` item rows, filled up on the right with -1.
+
+        Returns:
+            ``(B, T + 1, width)``; position t depends on the first t items only. Vectors at positions after
+            the last item have no meaning.
         """
         return self.reader(self.embed(items.clamp(min=0)))
 
     def forward(self, items: Tensor, at: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy over the whole catalogue.
+        """Return the cross-entropy of the targets over the whole catalogue.
 
         Args:
-            items: ``(B, T)`` item rows, -1 behind the last.
-            at: ``(2, A)``, of each pair its row and how many items come before the target.
+            items: ``(B, T)`` item rows, filled up on the right with -1.
+            at: ``(2, A)``, for each pair its row in ``items`` and the number of items before its target.
             targets: ``(A,)`` item rows.
 
         Returns:
@@ -55,17 +60,24 @@ class ItemTransformer(nn.Module):
 
 
 class SasRec(VectorRetriever):
-    """Self-attentive sequential recommendation (Kang & McAuley 2018).
+    """SASRec: self-attentive sequential recommendation (Kang & McAuley 2018).
 
-    Trained by cross-entropy over the whole catalogue at every place of a history, in place of one
-    random negative: that is what lifts it to, and past, BERT4Rec (Klenitskiy & Vasilev, *Turning
-    Dross Into Gold Loss*, 2023). Scores are logits. Only the number of items is read from the IDs.
+    It is trained by cross-entropy over the whole catalogue at every position of a history, instead of with
+    one random negative. With this loss it reaches and exceeds BERT4Rec (Klenitskiy & Vasilev, *Turning Dross
+    Into Gold Loss*, 2023). Scores are logits. It reads only the number of items from the semantic IDs.
 
     Args:
-        width, layers, heads, feed_forward, dropout: see :class:`~recsys.models.causal_transformer.CausalTransformer`.
-        max_history: how many of the latest items are read.
-        index: see :func:`~recsys.retrievers.vector_index.build_index`.
-        training: the budget; ``batch_size`` counts histories, each with all its places.
+        width: Width of item embeddings and of the transformer.
+        layers: Number of transformer blocks.
+        heads: Number of attention heads; must divide the width.
+        feed_forward: Width inside the feed-forward sub-layers.
+        dropout: Dropout probability.
+        max_history: Number of latest items of a history that are read.
+        index: Kind of index, see :func:`~recsys.retrievers.vector_index.build_index`.
+        training: Settings of the training. ``batch_size`` counts histories, each with all its positions.
+
+    Raises:
+        ValueError: If an argument is outside its range.
     """
 
     uses_ids = False
@@ -90,7 +102,7 @@ class SasRec(VectorRetriever):
         self.training = training if isinstance(training, Training) else Training(**(training or {}))
 
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
-        """Histories with all their pairs."""
+        """Return batches of histories, each with all its pairs of prefix and next item."""
         pairs = CausalPairs.from_examples(train, self.max_history, default_device())
 
         def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
@@ -101,19 +113,19 @@ class SasRec(VectorRetriever):
         return batches_of, len(pairs)
 
     def vectors(self) -> Tensor:
-        """The items' embeddings."""
+        """Return the items' embeddings, ``(N, width)``."""
         return self.model.embed.weight
 
     def read(self, items: Tensor, at: Tensor, texts: Tensor | None) -> Tensor:
-        """What the model makes of the items; texts are not read."""
+        """Return the vectors of queries, ``(A, width)``; texts are not read."""
         return self.model.queries(items)[at[0], at[1]]
 
     def found(self, rows: Ints, products: Floats, width: int) -> Ranking:
-        """Rows of embeddings are items."""
+        """Return the ranking; rows of embeddings are items already."""
         return Ranking(rows, products)
 
     def build(self, facts: Mapping[str, Any]) -> None:
-        """The model with fresh weights."""
+        """Create the model with new random weights."""
         self.model = ItemTransformer(
             self.ids.num_items,
             self.width,

@@ -1,4 +1,4 @@
-"""TIGER: a T5 that reads a query, in words and in semantic IDs of its history, and writes an item's."""
+"""TIGER: a T5 that reads the semantic IDs of a history, and a query's text, and writes an item's ID."""
 
 from __future__ import annotations
 
@@ -24,18 +24,24 @@ from recsys.training.loop import Batch, BatchesOf, Training
 from semantic_ids.randomness import default_device
 from semantic_ids.types import Floats, Ints
 
-# Of all queries: what caches hold on a CPU, what keeps a GPU busy and fits its memory.
 _BEAMS_AT_ONCE = {"cpu": 1600}
+"""Number of beams, over all queries, that are decoded at once: as many as fit into the caches of a CPU."""
+
+_BEAMS_AT_ONCE_ELSEWHERE = 25_600
+"""The same for other devices: enough to keep a GPU busy, and few enough for its memory."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """How TIGER searches for the likeliest semantic IDs.
+    """How TIGER searches for the most likely semantic IDs.
 
     Attributes:
-        beam: Width of the beam search; a ranking that is longer widens it.
-        exact: Whether to bring back what the beam lost, see
+        beam: Width of the beam search, at least 1. It is widened for longer rankings.
+        exact: Whether to search for leaves that the beam lost, see
             :func:`~recsys.decoding.exact_search.exact_search`.
+
+    Raises:
+        ValueError: If the beam is below 1.
     """
 
     beam: int = 50
@@ -47,28 +53,35 @@ class Search:
 
 
 class Tiger(TrainedRetriever):
-    """Generative retrieval (Rajput et al. 2023).
+    """TIGER: generative retrieval (Rajput et al. 2023).
 
-    The source is the codes of the latest items, oldest first, L tokens an item. The model writes the
-    L codes of a leaf, by constrained beam search; items that share a leaf share its score, and stand
-    in the order of their collision digits. An empty history is read as padding. What a query says in
-    words stands before the codes, as tokens that a learned linear map makes of its frozen embedding.
+    The source consists of the codes of the latest items, oldest first, L tokens per item. An empty history is
+    read as padding. If queries have texts, tokens of the text come before the codes; a learned linear map
+    makes them out of the text's frozen embedding.
+
+    The model writes the L codes of a leaf, and constrained beam search finds the most likely leaves. Items of
+    a leaf share its score and are in the order of their collision digits.
 
     Args:
-        width, layers, heads, head_width, feed_forward, dropout: see :class:`~recsys.models.t5.T5Config`.
-        max_history: how many of the latest items are read.
-        user_tokens: where above 0, a source begins with one of so many tokens, which the user's id
-            hashes to; the paper has 2,000. Not for search, whose queries have ids of their own.
-        text_tokens: how many tokens are made of what a query says in words, at least 1; where queries
-            say nothing there are none.
-        over_catalogue: whether the codes of a level compete only with those that lead to an item, too. In
-            the paper they compete with all. Then scores are log-probabilities over the catalogue, and no
-            learning is spent on which IDs there are.
-        search: how the likeliest IDs are found, see :class:`Search`.
-        training: the budget.
+        width: Width of the residual stream.
+        layers: Number of encoder layers, and also of decoder layers.
+        heads: Number of attention heads.
+        head_width: Width of queries, keys and values in a head.
+        feed_forward: Width inside the feed-forward sub-layers.
+        dropout: Dropout probability, see :class:`~recsys.models.t5.T5Config`.
+        max_history: Number of latest items of a history that are read.
+        user_tokens: If above 0, each source begins with one of this many tokens, chosen by a hash of the
+            user's id. The paper has 2,000. Not possible in search, where every query has an id of its own.
+        text_tokens: Number of tokens that represent a query's text, at least 1. Queries without texts have
+            none.
+        over_catalogue: Whether the softmax of a level runs only over codes that lead to an item. Scores are
+            then log-probabilities over the catalogue, and the model need not learn which IDs exist. In the
+            paper the softmax runs over all codes of the level.
+        search: How the most likely IDs are found, see :class:`Search`.
+        training: Settings of the training.
 
     Raises:
-        ValueError: there is not one text token.
+        ValueError: If ``text_tokens`` is below 1.
     """
 
     uses_query_texts = True
@@ -100,16 +113,16 @@ class Tiger(TrainedRetriever):
 
     @classmethod
     def upgraded(cls, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return saved arguments with ``beam`` and ``exact``, once arguments of their own, in ``search``."""
+        """Move ``beam`` and ``exact``, which version 0.1.0 had as arguments, into ``search``."""
         search = {name: params[name] for name in ("beam", "exact") if name in params}
         kept = {name: value for name, value in params.items() if name not in search}
         return {**kept, "search": search} if search else params
 
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
-        """Pairs of query and target, in parts of like length.
+        """Return batches of pairs of query and target; sources of a batch have similar lengths.
 
         Raises:
-            ValueError: there are user tokens, but examples are queries and not users.
+            ValueError: If there are user tokens, but the examples are search queries.
         """
         if self.user_tokens and train.texts is not None:
             raise ValueError("tiger cannot have user_tokens in search: queries have ids of their own")
@@ -131,44 +144,59 @@ class Tiger(TrainedRetriever):
         return batches_of, len(pairs)
 
     def candidates(self, queries: Examples, width: int) -> Ranking:
-        """Constrained search for leaves; scores are log-probabilities of leaves."""
+        """Return the items of the most likely leaves; scores are the leaves' log-probabilities."""
         leaves, scores, _ = self._leaves(queries, width, exact=self.search.exact)
         return Ranking(*self.ids.expand(leaves, scores, width))
 
     def diagnostics(self, queries: Examples, width: int) -> dict[str, float | str]:
-        """What its search loses, on up to 1,000 evenly spaced queries.
+        """Measure what the search loses, on up to 1,000 evenly spaced queries.
+
+        Args:
+            queries: The evaluation set.
+            width: Length of the rankings that are scored.
 
         Returns:
-            ``certified``, the share of queries whose 10 likeliest leaves are certain; and unless the search
-            is exact, ``search_error_at_10``, the share of these that is not among the first 10 of the beam
-            that a ranking of ``width`` is made by, over the queries where they are certain.
+            ``certified``: share of the queries whose 10 most likely leaves are known for certain, by an exact
+            search. ``search_error_at_10``, unless the search is exact anyway: share of these 10 leaves that
+            are missing among the first 10 of the beam search, over the certified queries.
         """
-        some = evenly_spaced(queries, 1000)
-        likeliest, _, certified = self._leaves(some, min(10, len(self.ids.leaves)), exact=True)
-        told: dict[str, float | str] = {"certified": float(certified.mean())}
+        sample = evenly_spaced(queries, 1000)
+        best, _, certified = self._leaves(sample, min(10, len(self.ids.leaves)), exact=True)
+        diagnostics: dict[str, float | str] = {"certified": float(certified.mean())}
         if not self.search.exact and certified.any():
-            found, _, _ = self._leaves(some, max(width, 10), exact=False)
-            missed = (likeliest[:, :, None] != found[:, None, :10]).all(axis=2).mean(axis=1)
-            told["search_error_at_10"] = float(missed[certified].mean())
-        return told
+            by_beam, _, _ = self._leaves(sample, max(width, 10), exact=False)
+            missed = (best[:, :, None] != by_beam[:, None, :10]).all(axis=2).mean(axis=1)
+            diagnostics["search_error_at_10"] = float(missed[certified].mean())
+        return diagnostics
 
     @torch.no_grad()
     def _leaves(
         self, queries: Examples, width: int, *, exact: bool
     ) -> tuple[Ints, Floats, npt.NDArray[np.bool_]]:
-        """Leaves ``(Q, width)``, best first; their scores; and ``(Q,)`` whether they are certain."""
+        """Return the most likely leaves of each query.
+
+        Args:
+            queries: Q queries.
+            width: Number of leaves per query.
+            exact: Whether to search for leaves that the beam lost.
+
+        Returns:
+            Leaves ``(Q, width)`` int64, best first; their scores ``(Q, width)`` float32; and ``(Q,)`` bool,
+            whether the leaves are certain, always False unless the search is exact.
+        """
         self._check_text_width(queries)
         _, sources_of = self._sources(queries)
         leaves = np.empty((len(queries), width), dtype=np.int64)
         scores = np.empty((len(queries), width), dtype=np.float32)
         certified = np.zeros(len(queries), dtype=bool)
         beam = max(self.search.beam, width)
-        at_once = max(1, _BEAMS_AT_ONCE.get(self._device.type, 25_600) // beam)
-        for rows in queries.history.by_length(len(queries) // at_once):
+        beams_at_once = _BEAMS_AT_ONCE.get(self._device.type, _BEAMS_AT_ONCE_ELSEWHERE)
+        queries_at_once = max(1, beams_at_once // beam)
+        for rows in queries.history.by_length(len(queries) // queries_at_once):
             sources = sources_of(torch.from_numpy(rows))
             if exact:
-                best, best_scores, sure = exact_search(self.model, self._trie, sources, width, beam=beam)
-                certified[rows] = sure.cpu().numpy()
+                best, best_scores, certain = exact_search(self.model, self._trie, sources, width, beam=beam)
+                certified[rows] = certain.cpu().numpy()
             else:
                 best, best_scores = beam_search(self.model, self._trie, sources, beam)
             leaves[rows] = best[:, :width].cpu().numpy()
@@ -176,7 +204,7 @@ class Tiger(TrainedRetriever):
         return leaves, scores, certified
 
     def build(self, facts: Mapping[str, Any]) -> None:
-        """The model with fresh weights, and the trie of the catalogue."""
+        """Create the model with new random weights, and build the trie of the catalogue."""
         config = T5Config(
             self.width, self.layers, self.heads, self.head_width, self.feed_forward, self.dropout
         )
@@ -196,35 +224,43 @@ class Tiger(TrainedRetriever):
 
     @property
     def _device(self) -> torch.device:
+        """Device of the model."""
         return self._tokens.device
 
     def _sources(self, examples: Examples) -> tuple[Histories, Callable[[Tensor], Tensor]]:
-        """The histories as far as they are read; and from some rows to their sources, ``(B, S)`` int64."""
+        """Return what is needed to encode queries.
+
+        Returns:
+            The histories, shortened to the items that are read; and a function from row numbers ``(B,)`` to
+            sources ``(B, S)`` int64.
+        """
         device = self._device
         histories = Histories.from_ragged(examples.history.last(self.max_history), device)
         texts = TextVectors.from_examples(examples, device)
-        first = torch.cat([self._user_tokens_of(examples), self._text_tokens_of(texts, len(examples))], dim=1)
+        tokens_before = (self._tokens_of_users(examples), self._tokens_of_texts(texts, len(examples)))
+        prefix = torch.cat(tokens_before, dim=1)
 
         def sources(rows: Tensor) -> Tensor:
-            if texts:  # each time, for validation has texts of its own, and comes between two steps
+            if texts:  # set each time, because validation between two steps sets texts of its own
                 self.model.texts = texts.vectors
-            return torch.cat([first[rows.to(device)], self._tokens[histories.padded(rows)].flatten(1)], dim=1)
+            codes = self._tokens[histories.padded(rows)].flatten(1)
+            return torch.cat([prefix[rows.to(device)], codes], dim=1)
 
         return histories, sources
 
-    def _user_tokens_of(self, examples: Examples) -> Tensor:
-        """``(Q, 1)`` int64; ``(Q, 0)`` where users have none."""
+    def _tokens_of_users(self, examples: Examples) -> Tensor:
+        """Return the token of each example's user, ``(Q, 1)`` int64; ``(Q, 0)`` without user tokens."""
         if not self.user_tokens:
             return torch.empty(len(examples), 0, dtype=torch.int64, device=self._device)
-        # Not hash(), which is another one in every process.
+        # Not Python's hash(), which differs between processes.
         hashed = np.array(
             [zlib.crc32(user.encode()) % self.user_tokens for user in examples.query_ids.tolist()]
         )
-        of_each = hashed if examples.query_rows is None else hashed[examples.query_rows]
-        return torch.from_numpy(self.model.blocks[-1].stop + of_each)[:, None].to(self._device)
+        per_example = hashed if examples.query_rows is None else hashed[examples.query_rows]
+        return torch.from_numpy(self.model.blocks[-1].stop + per_example)[:, None].to(self._device)
 
-    def _text_tokens_of(self, texts: TextVectors | None, queries: int) -> Tensor:
-        """``(Q, text_tokens)`` int64; ``(Q, 0)`` without texts."""
+    def _tokens_of_texts(self, texts: TextVectors | None, queries: int) -> Tensor:
+        """Return the tokens of each query's text, ``(Q, text_tokens)`` int64; ``(Q, 0)`` without texts."""
         if not texts:
             return torch.empty(queries, 0, dtype=torch.int64, device=self._device)
         within = torch.arange(self.text_tokens, device=self._device)

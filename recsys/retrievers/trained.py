@@ -1,4 +1,4 @@
-"""What retrievers that learn weights share: one way to be trained, one way to answer by a vector."""
+"""Base classes of retrievers that train a model, and of those that search by a vector of the query."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from semantic_ids.types import Floats, Ints
 
 
 class TrainedRetriever(Retriever):
-    """Has a model that is trained by a budget.
+    """A retriever with a model that the training loop trains.
 
-    A subclass writes :meth:`build <semantic_ids.persistence.Persistent.build>`, which makes the model, and
+    A subclass writes :meth:`build <semantic_ids.persistence.Persistent.build>`, which creates the model, and
     :meth:`batches`.
 
     Attributes:
-        model: what is trained.
-        training: the budget.
-        uses_query_texts: whether it reads what queries say in words.
-        text_width: numbers in the vector of a query's text; 0 if queries have none, or none that is read.
+        model: The model.
+        training: Settings of the training.
+        uses_query_texts: Whether it reads the texts of queries.
+        text_width: Width of the vectors of queries' texts; 0 if queries have no texts or texts are not read.
     """
 
     model: nn.Module
@@ -40,7 +40,14 @@ class TrainedRetriever(Retriever):
 
     @abstractmethod
     def batches(self, train: Examples) -> tuple[BatchesOf, int]:
-        """What the model learns from, and the number of training rows: see :func:`~recsys.training.loop.train`."""
+        """Return what the training loop needs, see :func:`~recsys.training.loop.train`.
+
+        Args:
+            train: Training examples.
+
+        Returns:
+            The function from training rows to batches, and the number of training rows.
+        """
 
     def learn(self, data: FitData, context: FitContext) -> None:
         """Train on every pair of query and target, and keep the weights with the best validation NDCG@10.
@@ -74,12 +81,12 @@ class TrainedRetriever(Retriever):
             )
 
     def _check_text_width(self, queries: Examples) -> None:
-        """Refuse queries whose texts are not like those that it was fitted on, with a ValueError."""
-        asked = _text_width(queries)
-        if self.uses_query_texts and asked != self.text_width:
+        """Refuse queries whose texts have another width than those that it was fitted on."""
+        text_width = _text_width(queries)
+        if self.uses_query_texts and text_width != self.text_width:
             own, other = (
                 f"texts of {width} numbers each" if width else "no texts"
-                for width in (self.text_width, asked)
+                for width in (self.text_width, text_width)
             )
             raise ValueError(
                 f"{type(self).__name__} is fitted on queries with {own}, but asked queries with {other}: "
@@ -88,12 +95,14 @@ class TrainedRetriever(Retriever):
 
 
 class VectorRetriever(TrainedRetriever):
-    """Reads a query into a vector, and searches for those whose inner product with it is large.
+    """A trained retriever that turns a query into a vector and searches for the largest inner products.
+
+    A subclass also writes :meth:`vectors`, :meth:`read` and :meth:`found`.
 
     Attributes:
-        index: see :func:`~recsys.retrievers.vector_index.build_index`.
-        max_history: how many of the latest items are read.
-        width: of vectors.
+        index: Kind of index, see :func:`~recsys.retrievers.vector_index.build_index`.
+        max_history: Number of latest items of a history that are read.
+        width: Width of the vectors.
     """
 
     index: IndexName
@@ -102,32 +111,42 @@ class VectorRetriever(TrainedRetriever):
 
     @abstractmethod
     def vectors(self) -> Tensor:
-        """What is searched, ``(M, width)``."""
+        """Return the vectors to search, ``(M, width)``: one per item or per leaf."""
 
     @abstractmethod
     def read(self, items: Tensor, at: Tensor, texts: Tensor | None) -> Tensor:
-        """What A queries are, ``(A, width)``.
+        """Return the vectors of A queries, ``(A, width)``.
 
         Args:
-            items: ``(B, T)`` item rows, -1 behind the last.
-            at: ``(2, A)``, of each query its row and how many of the items it has behind it.
-            texts: ``(A, D)`` float32, what it says in words; None if there are none.
+            items: ``(B, T)`` item rows of histories, filled up on the right with -1.
+            at: ``(2, A)``, for each query its row in ``items`` and the number of items in its history.
+            texts: ``(A, D)`` float32, the vectors of the queries' texts; None if they have none.
         """
 
     @abstractmethod
     def found(self, rows: Ints, products: Floats, width: int) -> Ranking:
-        """Rows of the vectors and inner products, ``(Q, k)``, best first → the ``width`` best items."""
+        """Turn the vectors that the search found into a ranking of items.
+
+        Args:
+            rows: ``(Q, k)`` int64, rows of :meth:`vectors`, best first; -1 where there is none.
+            products: ``(Q, k)`` float32, their inner products with the query.
+            width: Number of items to return per query.
+        """
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Index the vectors."""
+        """Build the index of the vectors."""
         vectors = self.vectors()
         self._count = len(vectors)
         self._search = build_index(vectors, self.index)
 
     @torch.no_grad()
     def candidates(self, queries: Examples, width: int) -> Ranking:
-        """Search by the vectors of the queries."""
+        """Return the best items for each query, found by the index.
+
+        Raises:
+            ValueError: If the queries' texts have another width than those that it was fitted on.
+        """
         self._check_text_width(queries)
         device = next(self.model.parameters()).device
         history = Histories.from_ragged(queries.history.last(self.max_history), device)
@@ -140,6 +159,7 @@ class VectorRetriever(TrainedRetriever):
 
 
 def _fingerprint(examples: Examples, codes: Ints) -> str:
+    """Return a digest of the training data and the codes, which decides whether a checkpoint fits."""
     sha = hashlib.sha256()
     for part in (examples.history, examples.targets):
         for values in (part.values, part.starts, part.stops):
@@ -152,5 +172,5 @@ def _fingerprint(examples: Examples, codes: Ints) -> str:
 
 
 def _text_width(examples: Examples) -> int:
-    """D of the texts' vectors; 0 if there are none."""
+    """Return the width of the vectors of the queries' texts; 0 if they have none."""
     return examples.texts.vectors.shape[1] if examples.texts else 0

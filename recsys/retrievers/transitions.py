@@ -1,4 +1,4 @@
-"""A floor that is not trained but knows of order: what users took soon after the items of the history."""
+"""A neighbour baseline that knows order: rank items that users took soon after the items of the history."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from recsys.retrievers.knn import NearestItems
 
 
 class TransitionKnn(NearestItems):
-    r"""Counts how often j was taken after i, and half as much for before; a near one counts for more.
+    r"""Scores item j by how often it was taken soon after the items of the history, or soon before them.
+
+    With the history :math:`h_1 … h_n`, oldest first:
 
     .. math:: score(j) = \sum_{t=1}^{n} decay^{\,n-t} \frac{c(h_t, j)}{\sqrt{(n_{h_t} + s)(n_j + s)}}
 
-    With :math:`c(i, j)` the sum over training sequences of :math:`fade^{\,d-1}` for every j that stands d
-    places behind an i, and half of that for every j that stands d places before one; :math:`n_i` the
-    number of times that i was taken. The shrinkage s keeps rare items from leading by chance. (A
-    relative of the sequential rules of Ludewig & Jannach, *Evaluation of session-based
-    recommendation algorithms*, 2018, §3.2.)
+    The count :math:`c(i, j)` is a sum over training sequences: every j that comes d positions after an i adds
+    :math:`fade^{\,d-1}`, and every j that comes d positions before an i adds half of that. :math:`n_i` is the
+    number of times that i was taken. The shrinkage s keeps rare items from getting a high score by chance.
+    (This is related to the sequential rules of Ludewig & Jannach, *Evaluation of session-based recommendation
+    algorithms*, 2018, §3.2.)
 
-    Order is that of the examples: where training ends in a query with several answers, these stand in the
-    order of their rows.
+    The order of a sequence is that of the examples. If a user's last training query has several targets,
+    these are in the order of their item rows.
 
     Args:
-        shrinkage: s, at least 0.
-        fade: what a place more between two items leaves of their count, 0 … 1.
-        window: the farthest places that count.
-        decay: as in :class:`~recsys.retrievers.knn.NearestItems`.
+        shrinkage: The shrinkage s, at least 0.
+        fade: Factor on a count for each further position between the two items, from 0 to 1.
+        window: Largest distance d that is counted, at least 1.
+        decay: See :class:`~recsys.retrievers.knn.NearestItems`.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: If an argument is outside its range.
     """
 
     def __init__(
@@ -48,11 +50,11 @@ class TransitionKnn(NearestItems):
         self.shrinkage, self.fade, self.window = shrinkage, fade, window
 
     def vectors(self, train: Examples, texts: Sequence[str], num_items: int) -> sp.csr_array:
-        """``(N, N)``: row i holds what i alone in a history scores the others."""
-        taken = train.sequences()
+        """Return ``(N, N)``: row i holds the scores of all items for a history that consists of i alone."""
+        sequences = train.sequences()
         counts = sum(
             (
-                self.fade ** (distance - 1) * _pairs(taken, distance, num_items)
+                self.fade ** (distance - 1) * _pair_counts(sequences, distance, num_items)
                 for distance in range(1, self.window + 1)
             ),
             sp.csr_array((num_items, num_items)),
@@ -61,19 +63,20 @@ class TransitionKnn(NearestItems):
         both.setdiag(0)
         both.eliminate_zeros()
         scale = sp.diags_array(
-            1 / np.sqrt(np.bincount(taken.flat(), minlength=num_items) + self.shrinkage + 1e-12)
+            1 / np.sqrt(np.bincount(sequences.flat(), minlength=num_items) + self.shrinkage + 1e-12)
         )
         return sp.csr_array(scale @ both @ scale)
 
     def likeness(self, weights: sp.csr_array) -> npt.NDArray[np.float64]:
-        """``(Q, N)`` scores, of the weights ``(Q, N)`` that items of the histories have."""
+        """Return scores ``(Q, N)`` for the weights ``(Q, N)`` of the items in the histories."""
         scores: npt.NDArray[np.float64] = (weights @ self._vectors).toarray()
         return scores
 
 
-def _pairs(taken: Ragged, distance: int, num_items: int) -> sp.csr_array:
-    """``(N, N)``: how often the column stands so many places behind the row."""
-    items, rows = taken.flat(), taken.row_ids()
+def _pair_counts(sequences: Ragged, distance: int, num_items: int) -> sp.csr_array:
+    """Return ``(N, N)``: how often item j comes ``distance`` positions after item i, at row i, column j."""
+    items, users = sequences.flat(), sequences.row_ids()
     first, second = items[:-distance], items[distance:]
-    same = rows[:-distance] == rows[distance:]
-    return sp.csr_array((np.ones(int(same.sum())), (first[same], second[same])), (num_items, num_items))
+    same_user = users[:-distance] == users[distance:]
+    pairs = (first[same_user], second[same_user])
+    return sp.csr_array((np.ones(int(same_user.sum())), pairs), (num_items, num_items))
