@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import math
 
 import numpy as np
@@ -9,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from recsys.evaluation import metrics
 from recsys.evaluation.metrics import per_query_scores
 from recsys.examples import Examples, Ragged, Ranking
 
@@ -98,12 +96,6 @@ def test_agrees_with_scikit_learn_on_full_rankings() -> None:
     scores = per_query_scores(ranking, examples_of(everything, relevance.tolist()), cutoffs=[10])
     expected = [ndcg_score([r], [p], k=10) for r, p in zip(relevance, predicted, strict=True)]
     assert scores["ndcg_at_10"] == pytest.approx(expected)
-
-
-def test_the_example_of_the_docstring_runs() -> None:
-    result = doctest.testmod(metrics)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 @pytest.mark.parametrize(

@@ -224,14 +224,14 @@ def test_seeds_are_compared_with_the_one_run_of_a_deterministic_method() -> None
     assert found == pytest.approx((0.1217, 0.1217), abs=1e-4)  # two-sided, with 2 degrees
 
 
-def test_a_lead_over_a_deterministic_floor_must_hold_over_seeds() -> None:
+def test_a_lead_over_a_deterministic_baseline_must_hold_over_seeds() -> None:
     users = noisy(1)
     runs = {
-        "floor": [scores_of(users)],
+        "baseline": [scores_of(users)],
         "lucky": [scores_of(users + shift + noisy(9) * 1e-3) for shift in (0.000, 0.001, 0.050)],
         "steady": [scores_of(users + shift + noisy(9) * 1e-3) for shift in (0.050, 0.051, 0.052)],
     }
-    lucky, steady = compare_all(runs, "ndcg_at_10", [("floor", "lucky"), ("floor", "steady")])
+    lucky, steady = compare_all(runs, "ndcg_at_10", [("baseline", "lucky"), ("baseline", "steady")])
     assert lucky.tests["t_test"].p_adjusted < 1e-6
     assert lucky.tests["seeds"].p is not None
     assert (lucky.verdict, lucky.reversed().verdict) == ("no evidence", "no evidence")

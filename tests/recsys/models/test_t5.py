@@ -230,9 +230,9 @@ def test_a_text_of_length_one_becomes_as_large_as_embeddings() -> None:
 
 def test_tokens_of_texts_take_no_random_numbers_from_the_other_weights() -> None:
     states = []
-    for how in ({}, {"text_width": 6, "text_tokens": 2}):
+    for text_sizes in ({}, {"text_width": 6, "text_tokens": 2}):
         torch.manual_seed(0)
-        states.append(T5(SIZES, CONFIG, **how).state_dict())
+        states.append(T5(SIZES, CONFIG, **text_sizes).state_dict())
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
     assert set(states[1]) - set(states[0]) == {"project.weight"}

@@ -64,18 +64,24 @@ def named(members: list[Retriever]) -> dict[str, Retriever]:
     return {f"m{number}": member for number, member in enumerate(members)}
 
 
-def ensemble(members: list[Retriever], valid: Examples, **params: Any) -> Ensemble:
+def weighted(members: list[Retriever], weights: list[float], **params: Any) -> Ensemble:
+    ensemble = Ensemble(**params)
+    ensemble.members, ensemble.ids, ensemble.weights = named(members), members[0].ids, weights
+    return ensemble
+
+
+def fitted(members: list[Retriever], valid: Examples, **params: Any) -> Ensemble:
     retriever = Ensemble(**params)
     retriever.members = named(members)
     return retriever.fit(valid, valid, members[0].ids)
 
 
-def test_the_mixture_is_of_shares_for_weights_and_of_the_softmax_for_logits() -> None:
+def test_probabilities_are_shares_of_scores_and_the_softmax_of_logits() -> None:
     one = Scripted().scoring([[1.0, 3.0, 0.0, 0.0]])
     two = Logits().scoring([[0.0, 2.0, 6.0, 0.0]])  # exp(log x + 7): shares 1/4 and 3/4
-    mixed = ensemble([one, two], ask([1]))
-    mixed.weights = [0.4, 0.6]
-    ranking = mixed.rank(ask([1]), 4)
+    ensemble = fitted([one, two], ask([1]))
+    ensemble.weights = [0.4, 0.6]
+    ranking = ensemble.rank(ask([1]), 4)
     assert ranking.items.tolist() == [[1, 2, 0, -1]]
     # item 1: .4 · 3/4 + .6 · 1/4, item 2: .6 · 3/4, item 0: .4 · 1/4
     assert ranking.scores[0, :3].tolist() == pytest.approx([0.45, 0.45, 0.1])
@@ -84,9 +90,9 @@ def test_the_mixture_is_of_shares_for_weights_and_of_the_softmax_for_logits() ->
 def test_weights_follow_the_member_that_validation_prefers() -> None:
     right, wrong = (np.eye(8)[order] + 0.01 for order in (np.arange(8), np.arange(8)[::-1]))
     members = [Scripted().scoring(wrong.tolist()), Scripted().scoring(right.tolist())]
-    mixed = ensemble(members, ask(list(range(8))))
-    assert mixed.weights[1] > 0.5
-    assert mixed.rank(ask(list(range(8))), 1).items[:, 0].tolist() == list(range(8))
+    ensemble = fitted(members, ask(list(range(8))))
+    assert ensemble.weights[1] > 0.5
+    assert ensemble.rank(ask(list(range(8))), 1).items[:, 0].tolist() == list(range(8))
 
 
 def test_two_that_know_different_things_beat_each_alone() -> None:
@@ -101,10 +107,10 @@ def test_two_that_know_different_things_beat_each_alone() -> None:
     def ndcg(retriever: Retriever) -> float:
         return float(per_query_scores(retriever.rank(queries, 10), queries, [10])["ndcg_at_10"].mean())
 
-    mixed = ensemble(members, queries)
-    assert sum(mixed.weights) == pytest.approx(1)
-    assert min(mixed.weights) > 0.2
-    assert ndcg(mixed) > max(map(ndcg, members)) + 0.1
+    ensemble = fitted(members, queries)
+    assert sum(ensemble.weights) == pytest.approx(1)
+    assert min(ensemble.weights) > 0.2
+    assert ndcg(ensemble) > max(map(ndcg, members)) + 0.1
 
 
 @given(
@@ -113,9 +119,8 @@ def test_two_that_know_different_things_beat_each_alone() -> None:
 def test_a_ranking_names_every_item_that_a_member_does_once(rows: list[list[int]], k: int) -> None:
     members: list[Retriever] = [Scripted().scoring([row, row[::-1]]) for row in rows]
     queries = ask([0, 7])
-    mixed = Ensemble(depth=8)
-    mixed.members, mixed.ids, mixed.weights = named(members), members[0].ids, [1 / len(rows)] * len(rows)
-    ranking = mixed.rank(queries, k)
+    ensemble = weighted(members, [1 / len(rows)] * len(rows), depth=8)
+    ranking = ensemble.rank(queries, k)
     for query, items in enumerate(ranking.items.tolist()):
         totals = np.zeros(8)
         for row in rows:
@@ -139,10 +144,9 @@ def test_equals_stand_in_the_order_in_which_members_name_them() -> None:
             return Ranking(ranking.items[:, ::-1][:, :width], ranking.scores[:, ::-1][:, :width])
 
     members[1] = Backwards().scoring([[1, 1, 1, 1, 1, 1]])  # names 5 4 3 2 1 0, the other 1 2 3 0 4 5
-    mixed = Ensemble()
-    mixed.members, mixed.ids, mixed.weights = named(members), members[0].ids, [0.0, 1.0]
+    ensemble = weighted(members, [0.0, 1.0])
     # Best of the first, best of the second, next of the first: 1 5 2 4 3 0; all are equally likely.
-    assert mixed.rank(ask([0]), 6).items.tolist() == [[1, 5, 2, 4, 3, 0]]
+    assert ensemble.rank(ask([0]), 6).items.tolist() == [[1, 5, 2, 4, 3, 0]]
 
 
 @pytest.mark.parametrize("exclude_seen", [False, True])
@@ -153,10 +157,12 @@ def test_what_is_reported_of_validation_is_what_a_ranking_scores(exclude_seen: b
     members: list[Retriever] = [Scripted().scoring(tables[0].tolist()), Logits().scoring(tables[1].tolist())]
     targets = [int(np.argsort(-(tables[0] + tables[1])[q])[1 + q % 3]) for q in range(40)]
     queries, seen = ask(targets), []
-    mixed = Ensemble(depth=12, exclude_seen=exclude_seen)
-    mixed.members = named(members)
-    mixed.fit(queries, queries, members[0].ids, on_step=lambda step, metrics: seen.append(metrics["valid"]))
-    ranking = mixed.rank(queries, 10, exclude_seen=exclude_seen)
+    ensemble = Ensemble(depth=12, exclude_seen=exclude_seen)
+    ensemble.members = named(members)
+    ensemble.fit(
+        queries, queries, members[0].ids, on_step=lambda step, metrics: seen.append(metrics["valid"])
+    )
+    ranking = ensemble.rank(queries, 10, exclude_seen=exclude_seen)
     score = per_query_scores(ranking, queries, [10])["ndcg_at_10"].mean()
     assert score == pytest.approx(seen[-1], abs=1e-9)
 
@@ -167,25 +173,24 @@ def test_a_longer_ranking_begins_like_a_short_one() -> None:
         Scripted().scoring(rng.random((5, 60)).tolist()),
         Logits().scoring(rng.random((5, 60)).tolist()),
     ]
-    mixed = Ensemble(depth=6)
-    mixed.members, mixed.ids, mixed.weights = named(members), members[0].ids, [0.5, 0.5]
+    ensemble = weighted(members, [0.5, 0.5], depth=6)
     queries = ask([0] * 5)
-    short = mixed.rank(queries, 3).scores
-    np.testing.assert_allclose(mixed.rank(queries, 6).scores[:, :3], short, rtol=1e-6)
+    short = ensemble.rank(queries, 3).scores
+    np.testing.assert_allclose(ensemble.rank(queries, 6).scores[:, :3], short, rtol=1e-6)
 
 
 def test_members_are_saved_with_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     queries = ask(list(range(6)))
     members = [Scripted().scoring(rng.random((6, 6)).tolist()), Logits().scoring(rng.random((6, 6)).tolist())]
-    inner = ensemble(members, queries)
-    outer = ensemble([inner, members[0]], queries, depth=4)
+    inner = fitted(members, queries)
+    outer = fitted([inner, members[0]], queries, depth=4)
     outer.save(tmp_path)
     loaded = Retriever.load(tmp_path)
     assert isinstance(loaded, Ensemble)
     assert loaded.weights == outer.weights
     assert [type(member) for member in loaded.members.values()] == [Ensemble, Scripted]
-    # A mixture's scores are probabilities, so inside another they count as they are.
+    # An ensemble's scores are probabilities, so another ensemble uses them as they are.
     inner_shares = inner.rank(queries, 4).scores
     loaded.weights = [1.0, 0.0]
     np.testing.assert_allclose(
@@ -203,9 +208,9 @@ def test_members_that_cannot_be_combined_are_refused() -> None:
     queries = ask([0])
     with pytest.raises(ValueError, match="set members to fitted retrievers, by name"):
         Ensemble().fit(queries, queries, SemanticIds(np.zeros((2, 1), dtype=np.int64), (1,)))
-    mixed = Ensemble()
-    mixed.members = {"other": Scripted().scoring([[1.0, 2.0]])}
+    ensemble = Ensemble()
+    ensemble.members = {"other": Scripted().scoring([[1.0, 2.0]])}
     with pytest.raises(ValueError, match="ranks 2 items, but the catalogue has 3"):
-        mixed.fit(queries, queries, SemanticIds(np.arange(3)[:, None], (3,)))
+        ensemble.fit(queries, queries, SemanticIds(np.arange(3)[:, None], (3,)))
     with pytest.raises(ValueError, match="depth must be at least 1"):
         Ensemble(depth=0)

@@ -143,7 +143,7 @@ def test_history_and_text_are_read_together(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [tiger, dual, lambda **how: dual(mask_hits=True, **how)], ids=["tiger", "dual", "masked"]
+    "make", [tiger, dual, lambda **changes: dual(mask_hits=True, **changes)], ids=["tiger", "dual", "masked"]
 )
 def test_all_targets_of_a_query_are_found(make: Any) -> None:
     def by_two(count: int, seed: int) -> Examples:
@@ -321,7 +321,7 @@ def test_sasrec_answers_all_alike_where_there_are_no_histories() -> None:
     assert (ranking.items == ranking.items[0]).all()
 
 
-def test_a_mixture_joins_words_and_codes() -> None:
+def test_an_ensemble_joins_words_and_codes() -> None:
     def worded(examples: Examples) -> Examples:
         words = [""] * len(examples)
         for row, item in zip(examples.text_rows.tolist(), examples.targets.flat().tolist(), strict=True):
@@ -330,15 +330,15 @@ def test_a_mixture_joins_words_and_codes() -> None:
 
     train, valid, test = (worded(by_half(count, seed)) for seed, count in enumerate((500, 200, 200)))
     texts = [f"first{a} second{b}" for a, b in IDS.codes.tolist()]
-    mixture = Ensemble(depth=64)
+    ensemble = Ensemble(depth=64)
     plan = {**PLAN, "steps": 60, "evaluate_every": 30}
-    mixture.members = {
+    ensemble.members = {
         name: member.fit(train, valid, IDS, texts=texts)
         for name, member in {"words": Bm25(), "towers": dual(training=plan)}.items()
     }
-    mixture.fit(train, valid, IDS)
-    alone = [recall(member, test) for member in mixture.members.values()]
-    assert recall(mixture, test) > max(alone)
+    ensemble.fit(train, valid, IDS)
+    alone = [recall(member, test) for member in ensemble.members.values()]
+    assert recall(ensemble, test) > max(alone)
 
 
 def test_user_tokens_are_refused_where_examples_are_queries() -> None:
