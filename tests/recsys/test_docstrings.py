@@ -1,4 +1,4 @@
-"""The examples in docstrings of recsys run and print what they show. (Those of datasets have a test there.)"""
+"""The examples in docstrings of recsys print what they show. (Those of datasets have a test of their own.)"""
 
 from __future__ import annotations
 
