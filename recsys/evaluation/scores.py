@@ -74,7 +74,7 @@ class QueryScores:
         """Return the values of one metric, ``(Q,)`` float64.
 
         Raises:
-            ValueError: If there is no such metric. The message lists those that there are.
+            ValueError: If there is no metric of this name. The message lists the existing ones.
         """
         if metric not in self.columns:
             raise ValueError(f"no metric {metric!r} among the scores; there are {', '.join(self.columns)}")

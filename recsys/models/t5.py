@@ -200,7 +200,7 @@ class T5(nn.Module):
     ) -> tuple[Tensor, list[Steps]]:
         """Decode one more token of each hypothesis; only in eval mode and without gradients.
 
-        The result is that of :meth:`decode` at the last token.
+        It returns what :meth:`decode` returns at the last token.
 
         Args:
             tokens: ``(N,)`` int64, the new tokens; N is a multiple of Q as in :meth:`decode`.

@@ -79,6 +79,7 @@ class Ensemble(Retriever):
             items[is_seen(items, sample)] = -1
 
         def ndcg(weights: npt.NDArray[np.float64]) -> float:
+            """Return the NDCG@10 of the ensemble with these weights on the sample."""
             padded = np.full((len(sample), 10), -1)
             best, _ = _best_by_weighted_sum(items, probabilities, weights.tolist(), 10)
             padded[:, : best.shape[1]] = best

@@ -1,4 +1,4 @@
-"""Neighbour baselines: rank items that are similar to those of the history, by their users or their texts."""
+"""Neighbour baselines: rank items by their similarity to the history, by common users or similar texts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NearestItems(Retriever):
     A subclass writes :meth:`vectors`.
 
     Args:
-        decay: Weight of an item of the history, relative to that of the next item; from 0 to 1.
+        decay: Factor from 0 to 1 on the weight of an item for each item that follows it in the history.
 
     Attributes:
         width: Number of columns of the vectors.
@@ -155,7 +155,7 @@ class ContentKnn(NearestItems):
 
 
 class KnnSum(NearestItems):
-    """Compares items by a weighted sum: the cosine of their users plus ``content`` times that of their texts.
+    """Compares items by a weighted sum: the cosine of their users, plus ``content`` times that of the texts.
 
     Args:
         content: Weight of the cosine of texts, at least 0; the cosine of users has the weight 1.

@@ -106,6 +106,7 @@ class SasRec(VectorRetriever):
         pairs = CausalPairs.from_examples(train, self.max_history, default_device())
 
         def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
+            """Yield the histories in parts of similar length."""
             for part in pairs.histories.by_length(rows):
                 items, at, numbers = pairs.batch(part)
                 yield len(numbers), (items, at, pairs.targets[numbers])

@@ -132,6 +132,7 @@ class Tiger(TrainedRetriever):
         leaf_of_item = torch.from_numpy(self.ids.leaf_of_item).to(self._device)
 
         def batches_of(rows: Tensor) -> Iterator[tuple[int, Batch]]:
+            """Yield the pairs in parts of similar length."""
             for part in histories.by_length(rows):
                 items = targets[part]
                 allowed = (
@@ -241,6 +242,7 @@ class Tiger(TrainedRetriever):
         prefix = torch.cat(tokens_before, dim=1)
 
         def sources(rows: Tensor) -> Tensor:
+            """Return the sources of some examples, and set the vectors of the texts that they refer to."""
             if texts:  # set each time, because validation between two steps sets texts of its own
                 self.model.texts = texts.vectors
             codes = self._tokens[histories.padded(rows)].flatten(1)

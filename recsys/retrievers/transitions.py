@@ -25,8 +25,8 @@ class TransitionKnn(NearestItems):
     (This is related to the sequential rules of Ludewig & Jannach, *Evaluation of session-based recommendation
     algorithms*, 2018, §3.2.)
 
-    The order of a sequence is that of the examples. If a user's last training query has several targets,
-    these are in the order of their item rows.
+    Sequences are in the order of the examples. If a user's last training query has several targets, these are
+    in the order of their item rows.
 
     Args:
         shrinkage: The shrinkage s, at least 0.

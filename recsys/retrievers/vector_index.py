@@ -76,6 +76,7 @@ def build_index(vectors: Tensor, name: IndexName = "Flat") -> Search:
     faiss.omp_set_num_threads(threads)
 
     def search(queries: Tensor, k: int) -> tuple[Ints, Floats]:
+        """Search by FAISS, which has no score for missing vectors; see :data:`Search`."""
         scores, rows = index.search(np.ascontiguousarray(queries.cpu().numpy()), k)
         return rows, np.where(rows < 0, -np.inf, scores).astype(np.float32)
 
