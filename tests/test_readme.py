@@ -8,6 +8,9 @@ import pytest
 import torch
 import yaml
 
+from pipelines.config.benchmark import NO_TOKENIZER
+from pipelines.config.loading import load_config
+from pipelines.run.plan import plan
 from semantic_ids.recipes import RECIPES
 from semantic_ids.registry import create
 
@@ -51,14 +54,24 @@ def test_the_recipe_table_is_the_code_s() -> None:
     assert between("recipes") == recipe_table(), "make readme writes it anew"
 
 
-def test_the_demo_table_names_every_method_of_the_demo() -> None:
-    demo = yaml.safe_load((ROOT / "pipelines/experiments/demo.yaml").read_text())
-    shown = between("demo")
-    for entry in [
-        *demo["tokenizers"],
-        *(r if isinstance(r, str) else r.get("name", r["kind"]) for r in demo["retrievers"]),
-    ]:
-        assert entry in shown
+def shown_rows(title: str) -> list[tuple[str, str]]:
+    """Retriever and tokenizer of each row of one of the demo's tables; columns are two spaces apart."""
+    table = between("demo").split(f"{title}\n", 1)[1].split("\n\n")[0]
+    lines = table.split("──\n", 1)[1].splitlines()
+    return [(cells[0], cells[1]) for cells in (re.split(r" {2,}", line) for line in lines)]
+
+
+def test_the_demo_s_tables_have_exactly_the_rows_of_the_demo() -> None:
+    demo = load_config(ROOT / "pipelines/experiments/demo.yaml")
+    planned = [cell.name for cell in plan(demo).cells]
+    compared = {(name.retriever, name.tokenizer) for name in planned if name.tokenizer != NO_TOKENIZER}
+    baselines = {(name.retriever, name.tokenizer) for name in planned} - compared
+    assert len(compared) == 12
+    assert sorted(shown_rows("Scores")) == sorted(compared | baselines)
+    others = sorted(row for row in compared if row[1] != demo.evaluation.reference)
+    assert sorted(shown_rows(f"Difference to {demo.evaluation.reference}")) == others
+    best = shown_rows("Scores")[len(compared)][0]
+    assert sorted(shown_rows(f"Difference to the best baseline, {best}")) == sorted(compared)
 
 
 def test_the_comparison_of_tokenizers_has_every_recipe() -> None:

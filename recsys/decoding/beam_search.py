@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.decoding.trie import Trie
-from recsys.models.t5 import PAD, T5, Memory, Steps
+from recsys.models.t5 import PAD, T5, Memory
+from recsys.models.t5_layers import Steps
 
 
 @torch.no_grad()

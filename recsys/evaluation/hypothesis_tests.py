@@ -19,7 +19,7 @@ FLIPS = RESAMPLES = 10_000
 """Number of random sign flips of a permutation test, and of resamples of a bootstrap."""
 
 ROUNDING = 1e-12
-"""Differences of scores below this are rounding: the means of the same seeds in another order differ by it."""
+"""Smaller differences of scores are rounding: means of the same seeds in another order differ by it."""
 
 _FLIPS_PER_PAIR = 40  # the smallest possible p then stays below ALPHA even after Holm's correction
 

@@ -118,6 +118,8 @@ def _query_texts(queries: Examples) -> list[str]:
 
 def _counts(texts: Sequence[str]) -> sp.csr_array:
     """Return how often each term occurs in each text, ``(texts, hashes)`` float32."""
+    if not texts:  # scikit-learn ends in StopIteration
+        return sp.csr_array((0, _HASHES), dtype=np.float32)
     # Imported here, because scikit-learn imports slowly and most retrievers do not need it.
     from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415
 

@@ -128,9 +128,7 @@ def empty_histories_are_answered(make: Make) -> None:
     queries = _data(make).test
     empty = replace(queries, history=Ragged.from_rows([[]] * len(queries)))
     ranking = _fitted(make).rank(empty, 5)
-    expect(
-        (ranking.items >= 0).all(), "an empty history got no full ranking; rank by popularity"
-    )
+    expect((ranking.items >= 0).all(), "an empty history got no full ranking; rank by popularity")
 
 
 def the_seed_alone_decides(make: Make) -> None:

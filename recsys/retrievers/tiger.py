@@ -16,7 +16,8 @@ from recsys.decoding.beam_search import beam_search
 from recsys.decoding.exact_search import exact_search
 from recsys.decoding.trie import Trie
 from recsys.examples import Examples, Ranking
-from recsys.models.t5 import PAD, T5, T5Config
+from recsys.models.t5 import PAD, T5
+from recsys.models.t5_layers import T5Config
 from recsys.retrievers.base import evenly_spaced
 from recsys.retrievers.trained import TrainedRetriever
 from recsys.training.batches import Histories, TextVectors
@@ -68,7 +69,7 @@ class Tiger(TrainedRetriever):
         heads: Number of attention heads.
         head_width: Width of queries, keys and values in a head.
         feed_forward: Width inside the feed-forward sub-layers.
-        dropout: Dropout probability, see :class:`~recsys.models.t5.T5Config`.
+        dropout: Dropout probability, see :class:`~recsys.models.t5_layers.T5Config`.
         max_history: Number of latest items of a history that are read.
         user_tokens: If above 0, each source begins with one of this many tokens, chosen by a hash of the
             user's id. The paper has 2,000. Not possible in search, where every query has an id of its own.

@@ -24,7 +24,8 @@ from torch import Tensor
 from recsys.decoding.beam_search import beam_search
 from recsys.decoding.exact_search import exact_search
 from recsys.decoding.trie import Trie
-from recsys.models.t5 import PAD, T5, T5Config
+from recsys.models.t5 import PAD, T5
+from recsys.models.t5_layers import T5Config
 from semantic_ids.types import Ints
 from tests.benchmarks.timing import in_turn, milliseconds, peak_growth, ratio, seconds
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.examples import Ragged
-from recsys.models.t5 import PAD, T5, T5Config
+from recsys.models.t5 import PAD, T5
+from recsys.models.t5_layers import T5Config
 from recsys.training.batches import Histories
 from tests.benchmarks.decoding import LEVELS, MALLOC, SIZE, catalogue, transformers_of
 from tests.benchmarks.timing import in_turn, milliseconds, peak_growth, ratio

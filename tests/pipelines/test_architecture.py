@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -80,7 +81,9 @@ class Absent(MetaPathFinder):
 
 sys.meta_path.insert(0, Absent())
 import semantic_ids
-import recsys.retrievers.registry, recsys.splits
+import recsys.splits
+from recsys.retrievers.registry import RETRIEVERS
+RETRIEVERS.all()
 import recsys.evaluation.metrics, recsys.evaluation.scores, recsys.evaluation.significance
 try:
     import polars
@@ -99,3 +102,67 @@ for package in (semantic_ids, recsys):
 print([name for name in ("prefect", "mlflow", "pipelines") if name in sys.modules])
 """
     assert python(script).strip() == "[]"
+
+
+def modules() -> dict[str, Path]:
+    """Every module of ours, by its name."""
+    found = {}
+    for package, folder in PACKAGES.items():
+        for path in folder.rglob("*.py"):
+            parts = [package, *path.relative_to(folder).with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
+    """Our modules that a file imports, inside functions too, but not for type checkers alone."""
+    names = set()
+    for node in run_time_nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in known else str(node.module) for name in whole}
+    return names & set(known)
+
+
+def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    if not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"):
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from run_time_nodes(child)
+
+
+def test_modules_and_folders_import_each_other_in_no_circle() -> None:
+    known = modules()
+    graph = {name: imported_modules(path, known) for name, path in known.items()}
+    assert sum(map(len, graph.values())) > 200
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+    folders: dict[str, set[str]] = {}
+    for name, imported in graph.items():
+        inside = folders.setdefault(".".join(name.split(".")[:2]), set())
+        inside |= {".".join(other.split(".")[:2]) for other in imported}
+    TopologicalSorter({name: others - {name} for name, others in folders.items()}).prepare()
+
+
+def test_files_are_short_enough_to_read_at_once() -> None:
+    lengths = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_no_function_takes_more_than_twelve_arguments_nor_a_dataclass() -> None:
+    many = {}
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                count = len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
+                count -= bool(node.args.args) and node.args.args[0].arg in ("self", "cls")
+            elif isinstance(node, ast.ClassDef) and any(
+                "dataclass" in ast.unparse(d) for d in node.decorator_list
+            ):
+                count = sum(isinstance(part, ast.AnnAssign) for part in node.body)
+            else:
+                continue
+            if count > 12:
+                many[f"{name}.{node.name}"] = count
+    assert many == {}

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from recsys.decoding.beam_search import beam_search, search_encoded
 from recsys.decoding.trie import Trie
-from recsys.models.t5 import PAD, T5, T5Config
+from recsys.models.t5 import PAD, T5
+from recsys.models.t5_layers import T5Config
 from semantic_ids.types import Ints
 
 CATALOGUES = {

@@ -10,7 +10,8 @@ from torch import nn
 
 from recsys.models.causal_transformer import CausalTransformer
 from recsys.models.dropout import Dropout
-from recsys.models.t5 import T5, T5Config
+from recsys.models.t5 import T5
+from recsys.models.t5_layers import T5Config
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])

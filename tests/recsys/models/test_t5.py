@@ -13,7 +13,8 @@ from torch import Tensor
 
 from recsys.decoding.beam_search import beam_search
 from recsys.decoding.trie import Trie
-from recsys.models.t5 import PAD, T5, Steps, T5Config
+from recsys.models.t5 import PAD, T5
+from recsys.models.t5_layers import Steps, T5Config
 
 transformers = pytest.importorskip("transformers")
 

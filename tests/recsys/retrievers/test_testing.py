@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from recsys.retrievers import testing
+from recsys.retrievers.registry import RETRIEVERS
 from recsys.retrievers.testing import CHECKS, check_retriever
 
 MODULE = '''
@@ -201,3 +203,19 @@ def test_nan_scores_are_refused_in_every_ranking(module: ModuleType) -> None:
 def test_what_is_no_retriever_is_refused() -> None:
     with pytest.raises(TypeError, match=r"does not give a recsys\.retrievers\.base\.Retriever"):
         check_retriever(Path)  # type: ignore[arg-type]
+
+
+QUICK = {"training": {"steps": 4, "batch_size": 16, "evaluate_every": 2}}
+SMALL = {"width": 8, "heads": 1, "feed_forward": 8, **QUICK}
+ARGUMENTS = {
+    "sasrec": SMALL,
+    "dual-encoder": SMALL,
+    "tiger": {**SMALL, "layers": 1, "head_width": 8, "search": {"beam": 12}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in RETRIEVERS.builtin if name != "ensemble"])
+def test_every_retriever_of_ours_keeps_the_contract(name: str) -> None:
+    found = check_retriever(partial(RETRIEVERS.load(name), **ARGUMENTS.get(name, {})))
+    assert not [check for check, result in found.items() if not result.startswith(("passed", "skipped"))]
