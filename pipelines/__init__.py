@@ -8,8 +8,6 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Threads that spin while they wait starve each other where cores are few or shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# On a busy machine Prefect's own server takes longer to start than the 20 s it is given.
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 
 def __getattr__(name: str) -> str:

@@ -42,7 +42,8 @@ def run(
 ) -> None:
     """Run a benchmark: data → semantic IDs → retrievers → paired tests, all kept in MLflow.
 
-    Steps that are done are not repeated, so a run that was stopped resumes where it was.
+    Steps that are done are not repeated, so a run that was stopped resumes where it was. Where
+    PREFECT_API_URL is set, that Prefect server shows the run.
     """
     from pipelines.config.loading import load_config  # noqa: PLC0415
     from pipelines.report.console import console_report  # noqa: PLC0415
@@ -63,14 +64,19 @@ def run(
             f"[bold]{chosen.name}[/bold]: {todo} steps to do, {done} done before, in {chosen.workspace}"
         )
         started = time.monotonic()
-        # An error is printed once, at the end, and not with every attempt.
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        # By itself SIGTERM would end Python without its exit handlers, one of which stops Prefect's server.
+        # By itself SIGTERM would end Python before the run is marked as failed.
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-        from pipelines.run.flows import flow_of  # noqa: PLC0415 — starts slowly
+        if os.environ.get("PREFECT_API_URL"):
+            # An error is printed once, at the end, and not with every attempt.
+            os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+            from pipelines.run.flows import flow_of  # noqa: PLC0415 — starts slowly
 
-        flow_of(planned)(str(config), settings)
+            flow_of(planned)(str(config), settings)
+        else:
+            from pipelines.run.execution import execute  # noqa: PLC0415 — starts slowly
+
+            execute(planned)
         OUT.print(f"Done in {time.monotonic() - started:.0f} s.")
 
     report = store.folder(planned.report)

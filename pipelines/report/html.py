@@ -19,23 +19,23 @@ from pipelines.report.tables import (
 from pipelines.report.verdicts import verdicts
 from pipelines.results.summary import Results
 
-_COLLISIONS_NOTE = """<em>Collisions</em>: share of items whose codes another item has too. Such items get the same score,
-unless a column <em>collisions by</em> says otherwise. By <em>digit</em>: one more level tells them
-apart, and all figures are about the codes before it. By <em>sinkhorn</em>: their last codes were
-assigned anew, and all figures are about the codes after that."""
-_DIAGNOSTICS_NOTE = """ <em>Search error of the beam</em>: share of the exact top that the beam search missed.
-<em>Certified</em>: share of queries for which the exact top is proved. Other columns are further
+_COLLISIONS_NOTE = """<em>Collisions</em>: share of items whose codes another item has too. Such items
+get the same score, unless a column <em>collisions by</em> says otherwise. By <em>digit</em>: one more
+level tells them apart, and all figures are about the codes before it. By <em>sinkhorn</em>: their last
+codes were assigned anew, and all figures are about the codes after that."""
+_DIAGNOSTICS_NOTE = """ <em>Search error of the beam</em>: share of the exact top that the beam search
+missed. <em>Certified</em>: share of queries for which the exact top is proved. Other columns are further
 diagnostics of retrievers."""
-_TESTS_NOTE = """<p class="note">Each tokenizer is compared with the reference under the same retriever, and with the best
-baseline; baselines are the retrievers that use no semantic IDs. <em>P (queries)</em> is the p of a
-paired two-sided t-test over queries (one per user where the next item is predicted), on scores averaged
-over seeds. <em>P (Holm)</em> is the same, adjusted over all comparisons of the table and those not
-shown. <em>P (seeds)</em> is the p of a t-test over the means of seeds (Welch's test, or a one-sample
-test against a method without seeds). A verdict of <em>better</em> or <em>worse</em> needs the last two
-below .05. A verdict with * holds for one table of codes only. Intervals are over queries, for each
-comparison alone. The other tests assume less, and are all over queries: <em>p (Wilcoxon)</em> of the
-signed-rank test, for which a difference counts by its rank only, and <em>p (permutation)</em> of random
-flips of the differences' signs, both adjusted likewise; and the 95 % percentile interval of the
+_TESTS_NOTE = """<p class="note">Each tokenizer is compared with the reference under the same retriever,
+and with the best baseline; baselines are the retrievers that use no semantic IDs. <em>P (queries)</em>
+is the p of a paired two-sided t-test over queries (one per user where the next item is predicted), on
+scores averaged over seeds. <em>P (Holm)</em> is the same, adjusted over all comparisons of the table and
+those not shown. <em>P (seeds)</em> is the p of a t-test over the means of seeds (Welch's test, or a one-
+sample test against a method without seeds). A verdict of <em>better</em> or <em>worse</em> needs the
+last two below .05. A verdict with * holds for one table of codes only. Intervals are over queries, for
+each comparison alone. The other tests assume less, and are all over queries: <em>p (Wilcoxon)</em> of
+the signed-rank test, for which a difference counts by its rank only, and <em>p (permutation)</em> of
+random flips of the differences' signs, both adjusted likewise; and the 95 % percentile interval of the
 bootstrap.</p>"""
 
 

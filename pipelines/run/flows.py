@@ -1,10 +1,7 @@
-"""Run a plan as a Prefect flow: a task for each step, and every cell in MLflow as soon as it is done."""
+"""Run a plan as a Prefect flow with a task for each step: for schedules, and where a server is to show it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from prefect import Flow, Task, flow, task
@@ -13,19 +10,14 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 
 from pipelines.config.loading import load_config
-from pipelines.results.reading import read_cell, read_dataset, read_results
-from pipelines.run import stages
+from pipelines.run.execution import compute, execute
 from pipelines.run.plan import Plan, plan
-from pipelines.run.progress import CONSOLE, announce
 from pipelines.run.store import Step, Store
-from pipelines.tracking import Tracker
 
 
 @flow(name="gritrec-benchmark", persist_result=False)
 def benchmark(config: str, settings: list[str] | None = None) -> str:
     """Run a benchmark file from raw data to the significance-tested comparison in MLflow.
-
-    Steps that are done are passed over, so a killed run resumes where it was.
 
     Args:
         config: Path of the YAML file.
@@ -34,7 +26,7 @@ def benchmark(config: str, settings: list[str] | None = None) -> str:
     Returns:
         The folder of the report.
     """
-    return execute(plan(load_config(config, settings or [])))
+    return _execute_as_tasks(plan(load_config(config, settings or [])))
 
 
 def flow_of(planned: Plan) -> Flow[[str, list[str] | None], str]:
@@ -44,57 +36,23 @@ def flow_of(planned: Plan) -> Flow[[str, list[str] | None], str]:
     """
 
     def run(config: str, settings: list[str] | None = None) -> str:
-        return execute(planned)
+        return _execute_as_tasks(planned)
 
     return flow(run, name=benchmark.name, persist_result=False)
 
 
-def execute(planned: Plan) -> str:
-    """Compute all steps of a plan, keep them in MLflow, and return the folder of the report."""
-    config, store = planned.config, Store(planned.config.workspace / "stages")
-    run = _step_runner(store)
-    for step in planned.first:
-        run(step)
-    tracker = Tracker.open(
-        config.workspace,
-        config.name,
-        planned.report.digest,
-        params=config.model_dump(mode="json"),
-        dataset=read_dataset(config.name, store.folder(planned.corpus)),
-        tracking_uri=config.tracking_uri or None,
-    )
-    try:
-        cells = []
-        for planned_cell in planned.cells:
-            run(planned_cell.steps[-1])
-            folders = {step.stage: store.folder(step) for step in planned_cell.steps}
-            cells.append(read_cell(planned_cell.name, folders))
-            tracker.log_cell(cells[-1])
-        run(replace(planned.report, work=partial(stages.report, cells=cells)))
-        tracker.close(read_results(store.folder(planned.report)), store.folder(planned.report))
-    except BaseException:
-        tracker.fail()
-        raise
-    return str(store.folder(planned.report))
-
-
-def _step_runner(store: Store) -> Callable[[Step], None]:
-    """Return a function that runs a step and first its inputs, each once, as tasks.
-
-    The arrows in Prefect's run graph are the inputs of a step.
-    """
+def _execute_as_tasks(planned: Plan) -> str:
+    """Run a plan, where each step is a task. The arrows in the run graph are the inputs of a step."""
+    store = Store(planned.config.workspace / "stages")
     states: dict[str, State[Any]] = {}
 
-    def run(step: Step) -> None:
-        if step.digest not in states:
-            for source in step.inputs.values():
-                run(source)
-            before = [states[source.digest] for source in step.inputs.values()]
-            named = make.with_options(task_run_name=step.title, tags={step.stage})
-            states[step.digest] = named(store, step, wait_for=before, return_state=True)
-            states[step.digest].result()
+    def make_as_task(step: Step, inputs: list[Step]) -> None:
+        before = [states[source.digest] for source in inputs]
+        named = make.with_options(task_run_name=step.title, tags={step.stage})
+        states[step.digest] = named(store, step, wait_for=before, return_state=True)
+        states[step.digest].result()
 
-    return run
+    return execute(planned, make_as_task)
 
 
 def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -105,8 +63,4 @@ def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
 @task(retries=1, retry_delay_seconds=1, retry_condition_fn=_may_pass, cache_policy=NO_CACHE)
 def make(store: Store, step: Step) -> None:
     """Compute one step's folder, unless it is there."""
-    if store.done(step):
-        CONSOLE.print(f"  {step.title} was done before", style="dim")
-        return
-    with announce(step.title):
-        store.make(step)
+    compute(store, step)

@@ -88,13 +88,13 @@ def served(environment: Mapping[str, str], prefect_server: str) -> dict[str, str
 
 
 @pytest.fixture(scope="session")
-def gritrec(served: Mapping[str, str]) -> Gritrec:
+def gritrec(environment: Mapping[str, str]) -> Gritrec:
     """Runs the command ``gritrec`` as a user does, and returns what it printed."""
 
     def run(*arguments: str | Path, exit_code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
-            env={**served, **variables},
+            env={**environment, **variables},
             capture_output=True,
             text=True,
             check=False,
@@ -116,7 +116,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tiny: Path, gritrec: Gritrec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workspace in which the tiny benchmark was run to its end; with Prefect's own server, as at home."""
+    """The workspace in which the tiny benchmark was run to its end."""
     workspace = tmp_path_factory.mktemp("finished") / "workspace"
-    gritrec("run", tiny, "--set", f"workspace={workspace}", PREFECT_API_URL="")
+    gritrec("run", tiny, "--set", f"workspace={workspace}")
     return workspace

@@ -102,7 +102,7 @@ def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
         ("tokenizers.1='no_such:Class'", "tokenizers.1: tokenizer 'no_such:Class' cannot be imported"),
         (
             "tokenizers.1='os:PathLike'",
-            "tokenizers.1: tokenizer 'os:PathLike' cannot be used: it is not a subclass of semantic_ids.tokenizer",
+            "tokenizers.1: tokenizer 'os:PathLike' cannot be used: it is not a subclass of",
         ),
         ("tokenizers.1={recipe: lsh, params: {levls: 3}}", "no parameter 'levls'. Did you mean 'levels'?"),
         (

@@ -25,6 +25,7 @@ from pipelines.tracking import embedded_uri
 ROOT = Path(__file__).parents[3]
 FILE = Path("pipelines", "prefect.yaml")
 Prefect = Callable[..., str]
+Gritrec = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,19 @@ def test_each_step_is_a_task_after_those_that_it_reads(
     assert arrows["fit popularity seed 0"] == {"ingest tiny"}
     assert arrows == from_manifests(workspace)
     assert {run.state.name for run in runs.values() if run.state} == {"Completed"}
+
+
+def test_the_server_that_is_named_shows_a_run_from_the_command_line(
+    client: SyncPrefectClient, prefect_server: str, gritrec: Gritrec, tiny: Path, tmp_path: Path
+) -> None:
+    settings = [f"workspace={tmp_path}", "retrievers=[popularity]", "tokenizers=[]", "semantic_ids={}"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    gritrec("run", tiny, *options, PREFECT_API_URL=prefect_server)
+    shown = {str(run.parameters["settings"]): run for run in client.read_flow_runs()}
+    run = shown[str(settings)]
+    assert (run.parameters["config"], run.state.name) == (str(tiny), "Completed")
+    names = {task.name for task in task_runs(client, run).values()}
+    assert names == {"ingest tiny", "fit popularity seed 0", "score popularity seed 0", "report tiny"}
 
 
 def from_manifests(workspace: Path) -> dict[str, set[str]]:

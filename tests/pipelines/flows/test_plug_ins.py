@@ -1,4 +1,4 @@
-"""One benchmark with a plug-in of every kind: tokenizer, retriever, metric, reader of queries, text encoder."""
+"""One benchmark with a plug-in of every kind: tokenizer, retriever, metric, reader and text encoder."""
 
 from __future__ import annotations
 
@@ -136,14 +136,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def printed(folder: Path, served: Mapping[str, str]) -> str:
+def printed(folder: Path, environment: Mapping[str, str]) -> str:
     """What `gritrec run` prints, which finds the module in the current folder."""
     command = [sys.executable, "-m", "pipelines.cli", "run", "benchmark.yaml"]
     path = os.pathsep.join([str(Path(__file__).parents[3] / part) for part in ("", "tokenizers")])
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**served, "PYTHONPATH": path},
+        env={**environment, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
@@ -218,7 +218,7 @@ def test_a_change_of_a_plug_in_repeats_the_step_that_it_works_in(
 
 
 def test_a_run_reads_plans_and_tests_once(
-    folder: Path, printed: str, monkeypatch: pytest.MonkeyPatch, served: Mapping[str, str]
+    folder: Path, printed: str, monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]
 ) -> None:
     """The command plans once and passes the plan on; cells are read once, and so are the statistics made."""
     counted = ("load_config", "plan", "read_cell", "summarise", "html_report")
@@ -253,7 +253,7 @@ print(json.dumps(counts))
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=folder,
-        env={**served, "PYTHONPATH": path},
+        env={**environment, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,

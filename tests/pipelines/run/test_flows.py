@@ -136,11 +136,13 @@ def test_another_seed_makes_only_what_hangs_on_it(
 
 
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(
-    finished: Path, tiny: Path, gritrec: Gritrec, served: Mapping[str, str], tmp_path: Path
+    finished: Path, tiny: Path, gritrec: Gritrec, environment: Mapping[str, str], tmp_path: Path
 ) -> None:
     workspace = tmp_path / "workspace"
     command = [sys.executable, "-m", "pipelines.cli", "run", str(tiny), "--set", f"workspace={workspace}"]
-    with subprocess.Popen(command, env=served, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as first:
         deadline = time.monotonic() + 120
         while not list(workspace.glob("stages/fit/dual-encoder*.partial-*")):
             assert first.poll() is None, "ended before it could be killed"
@@ -168,9 +170,9 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(
 def test_a_retriever_that_uses_no_semantic_ids_leaves_the_tokenizers_to_be_compared(
     finished: Path, tiny: Path, gritrec: Gritrec
 ) -> None:
-    settings = [f"workspace={finished}", "name=floor", "retrievers=[popularity]"]
+    settings = [f"workspace={finished}", "name=baseline", "retrievers=[popularity]"]
     gritrec("run", tiny, *(part for setting in settings for part in ("--set", setting)))
-    assert sorted(run.info.run_name for run in runs(finished, "floor")[1]) == [
+    assert sorted(run.info.run_name for run in runs(finished, "baseline")[1]) == [
         "rq-kmeans · – · seed 0",
         "rq-vae · – · seed 0",
         "– · popularity · seed 0",
@@ -211,10 +213,9 @@ def children_of(process: int) -> list[int]:
     return [int(pid) for pid, parent in pairs if int(parent) == process]
 
 
-def test_a_terminated_run_is_marked_and_leaves_no_server(
+def test_a_terminated_run_is_marked_and_leaves_no_process(
     finished: Path, tiny: Path, environment: Mapping[str, str]
 ) -> None:
-    """Without a Prefect server of the user's own, one is started; it must end with the run."""
     settings = [f"workspace={finished}", "name=terminated", "semantic_ids.steps=100000"]
     command = [sys.executable, "-m", "pipelines.cli", "run", str(tiny)]
     command += [part for setting in settings for part in ("--set", setting)]
@@ -230,7 +231,6 @@ def test_a_terminated_run_is_marked_and_leaves_no_server(
         assert run.wait(120) == 128 + signal.SIGTERM
     finally:
         run.kill()
-    assert started
     for pid in started:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -299,7 +299,7 @@ def test_one_code_for_all_items_scores_near_chance(finished: Path, tiny: Path, g
     training = "learning_rate: 0.005, warmup_steps: 10"
     encoder = f"{{{small}, feed_forward: 32, training: {{steps: 150, batch_size: 64, {training}}}}}"
     tiger = (
-        f"{{{small}, head_width: 16, feed_forward: 64, max_history: 5, beam: 20, "
+        f"{{{small}, head_width: 16, feed_forward: 64, max_history: 5, search: {{beam: 20}}, "
         f"training: {{steps: 300, batch_size: 128, {training}}}}}"
     )
     settings = [
