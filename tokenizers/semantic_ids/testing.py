@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -175,14 +175,10 @@ def a_loaded_tokenizer_is_the_same(make: Make) -> None:
 def a_fresh_process_can_load_it(make: Make) -> None:
     """Check that another process can load the saved tokenizer and gets the same codes."""
     tokenizer = _fitted(make)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     with TemporaryDirectory() as folder:
         tokenizer.save(folder)
-        command = [sys.executable, "-c", _LOAD, folder]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    last = last_line(done.stdout if done.returncode == 0 else done.stderr)
-    expect(done.returncode == 0, f"a fresh process failed ({last}); define the class at the top of a module")
-    same = json.loads(last) == tokenizer.encode(_embeddings()).tolist()
+        (codes,) = _codes_of_a_fresh_process([folder])
+    same = codes == tokenizer.encode(_embeddings()).tolist()
     expect(same, f"a fresh process that loaded it gave other codes; {_KEEP}")
 
 
@@ -263,7 +259,7 @@ _ALONE = (
 )
 _DRAW = "draw from torch.Generator().manual_seed(seed), or fit in: with semantic_ids.randomness.seeded(seed)"
 _LOAD = """import sys; from semantic_ids import Tokenizer, testing
-print(Tokenizer.load(sys.argv[1]).encode(testing._embeddings()).tolist())"""
+print([Tokenizer.load(folder).encode(testing._embeddings()).tolist() for folder in sys.argv[1:]])"""
 _KEEP = "keep all that encode uses in attributes of self, without _ before their names"
 
 
@@ -277,6 +273,17 @@ def _fitted(make: Make, x: Tensor | None = None) -> Tokenizer:
     tokenizer = make()
     tokenizer.fit(_embeddings() if x is None else x, seed=3)
     return tokenizer
+
+
+def _codes_of_a_fresh_process(folders: Sequence[str]) -> list[list[list[int]]]:
+    """Return the codes ``(60, L)`` that a new process gets from the tokenizer saved in each folder."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    command = [sys.executable, "-c", _LOAD, *folders]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    last = last_line(done.stdout if done.returncode == 0 else done.stderr)
+    expect(done.returncode == 0, f"a fresh process failed ({last}); define the class at the top of a module")
+    codes: list[list[list[int]]] = json.loads(last)
+    return codes
 
 
 def _expect_refusal(call: Callable[[Tensor], object], x: Tensor, otherwise: str) -> None:
