@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import socket
@@ -15,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-import pipelines  # noqa: F401 — turns Prefect's and MLflow's telemetry off, before any test imports them
+import pipelines  # turns Prefect's and MLflow's telemetry off, before any test imports them
+import pipelines.cli
+import pipelines.data_cli
 
 TINY = """
 name: tiny
@@ -88,8 +92,8 @@ def served(environment: Mapping[str, str], prefect_server: str) -> dict[str, str
 
 
 @pytest.fixture(scope="session")
-def gritrec(environment: Mapping[str, str]) -> Gritrec:
-    """Runs the command ``gritrec`` as a user does, and returns what it printed."""
+def gritrec_process(environment: Mapping[str, str]) -> Gritrec:
+    """Runs the command ``gritrec`` in a process of its own, as a user does, and returns what it printed."""
 
     def run(*arguments: str | Path, exit_code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -102,6 +106,40 @@ def gritrec(environment: Mapping[str, str]) -> Gritrec:
         )
         assert done.returncode == exit_code, done.stdout + done.stderr
         return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def gritrec() -> Gritrec:
+    """Runs the command ``gritrec`` in this process: a short run mostly imports what is imported here."""
+
+    def run(*arguments: str | Path, exit_code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+        command, code = ["gritrec", *map(str, arguments)], 0
+        handler = signal.getsignal(signal.SIGTERM)
+        printed, complained = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(complained),
+        ):
+            patch.setattr(sys, "argv", command)
+            patch.setattr(sys, "path", [*sys.path])
+            for console in (pipelines.cli.OUT, pipelines.data_cli.OUT):
+                patch.setattr(console, "_width", 200)
+            for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))]:
+                patch.delenv(name)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            try:
+                pipelines.cli.main()
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            finally:
+                signal.signal(signal.SIGTERM, handler)
+        output = printed.getvalue(), complained.getvalue()
+        assert code == exit_code, "".join(output)
+        return subprocess.CompletedProcess(command, code, *output)
 
     return run
 

@@ -45,7 +45,7 @@ def test_the_command_is_installed() -> None:
     assert command.load() is main
 
 
-def test_tokenizers_lists_every_recipe_and_plug_in(gritrec: Gritrec, tmp_path: Path) -> None:
+def test_tokenizers_lists_every_recipe_and_plug_in(gritrec_process: Gritrec, tmp_path: Path) -> None:
     (tmp_path / "plug.py").write_text(
         "from semantic_ids.fitted import DenseIds\n\n\n"
         'class Plug(DenseIds):\n    """Comes from another package."""\n'
@@ -54,7 +54,7 @@ def test_tokenizers_lists_every_recipe_and_plug_in(gritrec: Gritrec, tmp_path: P
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[semantic_ids.tokenizers]\nplugged-in = plug:Plug\n")
-    listed = gritrec("tokenizers", PYTHONPATH=str(tmp_path)).stdout.splitlines()
+    listed = gritrec_process("tokenizers", PYTHONPATH=str(tmp_path)).stdout.splitlines()
     for name in RECIPES:
         assert any(line.split()[1:2] == [name] for line in listed), name
     assert any("plugged-in" in line and "Comes from another package." in line for line in listed)

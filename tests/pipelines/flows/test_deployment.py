@@ -137,11 +137,11 @@ def test_each_step_is_a_task_after_those_that_it_reads(
 
 
 def test_the_server_that_is_named_shows_a_run_from_the_command_line(
-    client: SyncPrefectClient, prefect_server: str, gritrec: Gritrec, tiny: Path, tmp_path: Path
+    client: SyncPrefectClient, prefect_server: str, gritrec_process: Gritrec, tiny: Path, tmp_path: Path
 ) -> None:
     settings = [f"workspace={tmp_path}", "retrievers=[popularity]", "tokenizers=[]", "semantic_ids={}"]
     options = [part for setting in settings for part in ("--set", setting)]
-    gritrec("run", tiny, *options, PREFECT_API_URL=prefect_server)
+    gritrec_process("run", tiny, *options, PREFECT_API_URL=prefect_server)
     shown = {str(run.parameters["settings"]): run for run in client.read_flow_runs()}
     run = shown[str(settings)]
     assert (run.parameters["config"], run.state.name) == (str(tiny), "Completed")

@@ -43,7 +43,7 @@ retrievers:
   - {kind: ensemble, name: ensemble, members: [tiger, sasrec, knn-sum], times: 2}
 evaluation: {cutoffs: [10], reference: rq-kmeans}
 """
-FLOORS = {"popularity", "item-knn", "content-knn", "knn-sum", "transition-knn", "untrained"}
+BASELINES = {"popularity", "item-knn", "content-knn", "knn-sum", "transition-knn", "untrained"}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def every(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_not_random_runs_once_and_all_else_for_every_seed(every: Path) -> None:
     cells = plan(load_config(every)).cells
     found = {(cell.tokenizer, cell.retriever, cell.seed) for cell in cells}
-    expected = {("–", name, 0) for name in FLOORS} | {("–", "sasrec", seed) for seed in (0, 1)}
+    expected = {("–", name, 0) for name in BASELINES} | {("–", "sasrec", seed) for seed in (0, 1)}
     expected |= {("rq-kmeans", name, seed) for name in ("tiger", "both", "ensemble") for seed in (0, 1)}
     assert found == expected
     assert len(cells) == len(expected)
@@ -165,5 +165,5 @@ def test_all_retrievers_run_and_tell_of_themselves(
         assert len(values) > 100
         assert math.isfinite(values.mean())
     (page,) = (stages / "report").glob("*/report.html")
-    for name in (*FLOORS, "sasrec", "both", "search error of the beam"):
+    for name in (*BASELINES, "sasrec", "both", "search error of the beam"):
         assert name in page.read_text().lower()

@@ -271,14 +271,14 @@ def test_a_run_that_failed_is_marked_and_goes_on_when_mended(
     settings = [
         f"workspace={finished}",
         "name=mended",
-        f"tokenizers.1={{recipe: 'test_flow:NotYet', name: late, params: {{ready: {ready}}}}}",
+        f"tokenizers.1={{recipe: 'test_flows:NotYet', name: late, params: {{ready: {ready}}}}}",
         "retrievers.0.params.training.steps=1",
     ]
     command = ["run", tiny, *(part for setting in settings for part in ("--set", setting))]
     failed = gritrec(*command, exit_code=1, PYTHONPATH=str(Path(__file__).parent))
     assert failed.stderr.splitlines()[-1] == (
         f"Error: tokenizer late: there is no folder {ready}; make it "
-        "(semantic_ids.testing.check_tokenizer tells what test_flow:NotYet has to mend)"
+        "(semantic_ids.testing.check_tokenizer tells what test_flows:NotYet has to mend)"
     )
     assert "Traceback" not in failed.stderr
     (before,), children = runs(finished, "mended")
@@ -308,7 +308,7 @@ def test_one_code_for_all_items_scores_near_chance(finished: Path, tiny: Path, g
         "data={reader: amazon, shop: {users: 600, items: 200}}",
         "text.dimensions=32",
         "semantic_ids={levels: 2, codebook_size: 16}",
-        "tokenizers=[rq-kmeans, 'test_flow:OneCode']",
+        "tokenizers=[rq-kmeans, 'test_flows:OneCode']",
         f"retrievers=[{{kind: dual-encoder, params: {encoder}}}, {{kind: tiger, params: {tiger}}}]",
         "evaluation.reference=rq-kmeans",
     ]

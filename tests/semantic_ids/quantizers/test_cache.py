@@ -257,16 +257,3 @@ def test_a_frozen_table_stays_without_gradient() -> None:
 def test_a_frozen_plain_codebook_can_be_read() -> None:
     codebook = cached("plain", frozen=True)
     assert torch.equal(codebook.codewords(), codebook.table)
-
-
-def test_a_compiled_step_falls_back_to_the_same_numbers() -> None:
-    compiled, eager = cached(), cached()
-    torch._dynamo.reset()
-    look_up = torch.compile(lambda: 2.0 * compiled.codewords(), backend="eager")
-    for number in range(EVERY + 1):
-        for codebook, read in ((compiled, look_up), (eager, lambda: 2.0 * eager.codewords())):
-            optimizer = torch.optim.SGD(codebook.parameters(), lr=0.05)
-            optimizer.zero_grad()
-            read().backward(normal(K, D, seed=number))
-            optimizer.step()
-        torch.testing.assert_close(compiled(), eager())
