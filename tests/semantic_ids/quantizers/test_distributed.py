@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from semantic_ids.quantizers.radii import AdaptiveMahalanobis
 from semantic_ids.quantizers.vector import VectorQuantizer
 from semantic_ids.randomness import seeded
 
@@ -102,6 +104,10 @@ def rank(number: int, folder: str) -> None:
         world_size=2,
         timeout=timedelta(seconds=PATIENCE / 2),
     )
+    torch.set_num_threads(1)
+    radius = AdaptiveMahalanobis(3)
+    radius.observe(gaps()[:3] if number == 0 else gaps()[3:])
+    torch.save({"covariance": radius.covariance()}, f"{folder}/radius-{number}")
     batches = data()
     for name, choices in {**EQUAL_TO_ONE_PROCESS, **UNEQUAL_SHARES}.items():
         cut = 12 if name in UNEQUAL_SHARES else ROWS // 2
@@ -113,7 +119,11 @@ def rank(number: int, folder: str) -> None:
 
 @contextmanager
 def two_ranks(folder: Path) -> Iterator[Any]:
-    context = torch.multiprocessing.spawn(rank, (str(folder),), nprocs=2, join=False)
+    # Both ranks start from one process that has imported what takes seconds.
+    get_context("forkserver").set_forkserver_preload(["torch._dynamo", "semantic_ids.quantizers.vector"])
+    context = torch.multiprocessing.start_processes(
+        rank, (str(folder),), nprocs=2, join=False, start_method="forkserver"
+    )
     try:
         yield context
     finally:
@@ -131,6 +141,17 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         while not context.join(timeout=1):
             assert monotonic() < deadline, "the ranks wait for each other"
     return folder
+
+
+def gaps() -> Tensor:
+    return torch.arange(24.0).reshape(8, 3).sin()
+
+
+def test_a_radius_averages_over_the_gaps_of_all_ranks(ranks: Path) -> None:
+    alone = AdaptiveMahalanobis(3)
+    alone.observe(gaps())
+    for found in found_by(ranks, "radius"):
+        torch.testing.assert_close(found["covariance"], alone.covariance())
 
 
 def found_by(ranks: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -408,37 +403,6 @@ def test_a_single_direction_does_not_break_the_adaptive_radius(scale: float) -> 
     assert torch.linalg.cond(radius.covariance().double() / scale**2).item() == pytest.approx(1 + D / 0.1)
     v, w = radius.pull(scale * gaps_of(1.0, torch.float32))
     torch.testing.assert_close((v * w).sum(dim=1), torch.ones(N), rtol=1e-4, atol=0)
-
-
-RANK = """
-import json, sys, torch
-import torch.distributed as dist
-from semantic_ids.quantizers.radii import AdaptiveMahalanobis
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-gaps = torch.arange(24.0).reshape(8, 3).sin()
-radius = AdaptiveMahalanobis(3)
-radius.observe(gaps[:3] if rank == 0 else gaps[3:])
-print(json.dumps(radius.covariance().tolist()))
-dist.destroy_process_group()
-"""
-
-
-def test_ranks_average_over_the_gaps_of_all(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank), str(tmp_path / "store")],
-            env=environment,
-            stdout=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
-    alone = AdaptiveMahalanobis(3)
-    alone.observe(torch.arange(24.0).reshape(8, 3).sin())
-    for process in ranks:
-        output, _ = process.communicate(timeout=120)
-        torch.testing.assert_close(torch.tensor(json.loads(output)), alone.covariance())
 
 
 @pytest.mark.parametrize(
