@@ -89,7 +89,7 @@ def test_without_a_free_codeword_items_stay_where_they_are() -> None:
     assert dealt(codes, (2, 1), np.ones((3, 1))).codes.tolist() == codes
 
 
-@given(st.integers(0, 100), st.integers(1, 40))
+@given(st.integers(0, 100), st.integers(1, 20))
 @settings(deadline=None)
 def test_only_last_codes_of_colliding_items_change(seed: int, items: int) -> None:
     rng = np.random.default_rng(seed)
@@ -110,7 +110,7 @@ def test_items_of_earlier_generations_keep_their_codewords() -> None:
     assert sinkhorn(ids, lambda items: cost[items]).codes.tolist() == [[0], [0], [2], [1]]
 
 
-@given(st.integers(0, 100), st.integers(1, 12), st.lists(st.integers(0, 12), min_size=1, max_size=3))
+@given(st.integers(0, 100), st.integers(1, 8), st.lists(st.integers(0, 8), min_size=1, max_size=2))
 @settings(deadline=None)
 def test_a_dealt_catalogue_grows_without_changing_ids(seed: int, first: int, later: list[int]) -> None:
     ends = np.cumsum([first, *later])

@@ -15,7 +15,7 @@ from semantic_ids.quantizers.vector import VectorQuantizer
 from semantic_ids.randomness import seeded, shuffled_batches
 
 SIZES = (32, 32)
-STEPS, LAST_REPLACEMENT, WINDOW = 400, 300, 50
+STEPS, LAST_REPLACEMENT, WINDOW = 200, 150, 25
 GRIT: dict[str, Any] = {"surrogate": "grit", "transform": "low-rank"}
 
 
@@ -51,8 +51,8 @@ def train(images: Tensor, **choices: Any) -> DigitAutoencoder:
         model = DigitAutoencoder(**choices)
     generator = torch.Generator().manual_seed(0)
     model.quantizer.seed(model.latents(images[:300]), generator)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    batches = shuffled_batches(len(images), 128, generator)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    batches = shuffled_batches(len(images), 64, generator)
     for step, rows in zip(range(1, STEPS + 1), batches, strict=False):
         optimizer.zero_grad()
         output, quantized = model(images[rows])
