@@ -124,7 +124,7 @@ def gritrec() -> Gritrec:
             contextlib.redirect_stderr(complained),
         ):
             patch.setattr(sys, "argv", command)
-            patch.setattr(sys, "path", [*sys.path])
+            patch.setattr(sys, "path", [*filter(None, [variables.get("PYTHONPATH")]), *sys.path])
             for console in (pipelines.cli.OUT, pipelines.data_cli.OUT):
                 patch.setattr(console, "_width", 200)
             for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))]:

@@ -126,7 +126,7 @@ def test_where_content_tells_content_beats_codes_at_random(reader: str, learns: 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_where_nothing_tells_there_is_no_strong_evidence(seed: int, learns: Path) -> None:
-    """Of a single seed p falls below .05 in one shop of twenty, whatever the machine rounds; not below .001."""
+    """With a single seed p is below .05 in one shop of twenty, depending on rounding, but not below .001."""
     found = comparison(
         learns, f"{{reader: amazon, shop: {{users: 800, items: 300, signal: 0, seed: {seed}}}}}"
     )

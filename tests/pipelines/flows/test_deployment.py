@@ -94,6 +94,7 @@ def test_the_file_names_no_machine_and_a_benchmark_that_is_there(monkeypatch: py
     assert load_config(deployment["parameters"]["config"]).name == "demo"
 
 
+@pytest.mark.slow
 def test_it_is_deployed_with_its_schedule(deployment: DeploymentResponse) -> None:
     assert deployment.work_pool_name == "gritrec"
     (schedule,) = deployment.schedules
@@ -102,6 +103,7 @@ def test_it_is_deployed_with_its_schedule(deployment: DeploymentResponse) -> Non
     assert deployment.parameters == {"config": "pipelines/experiments/demo.yaml", "settings": []}
 
 
+@pytest.mark.slow
 def test_a_worker_runs_it_to_the_end(flow_run: FlowRun, workspace: Path) -> None:
     assert flow_run.state is not None
     assert flow_run.state.name == "Completed", flow_run.state.message
@@ -118,6 +120,7 @@ def test_a_worker_runs_it_to_the_end(flow_run: FlowRun, workspace: Path) -> None
         assert 0 <= run.data.metrics["ndcg_at_10"] <= 1
 
 
+@pytest.mark.slow
 def test_each_step_is_a_task_after_those_that_it_reads(
     client: SyncPrefectClient, flow_run: FlowRun, workspace: Path
 ) -> None:
@@ -136,6 +139,7 @@ def test_each_step_is_a_task_after_those_that_it_reads(
     assert {run.state.name for run in runs.values() if run.state} == {"Completed"}
 
 
+@pytest.mark.slow
 def test_the_server_that_is_named_shows_a_run_from_the_command_line(
     client: SyncPrefectClient, prefect_server: str, gritrec_process: Gritrec, tiny: Path, tmp_path: Path
 ) -> None:

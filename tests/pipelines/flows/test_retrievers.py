@@ -55,12 +55,12 @@ def every(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_not_random_runs_once_and_all_else_for_every_seed(every: Path) -> None:
     cells = plan(load_config(every)).cells
-    found = {(cell.tokenizer, cell.retriever, cell.seed) for cell in cells}
+    found = {(cell.name.tokenizer, cell.name.retriever, cell.name.seed) for cell in cells}
     expected = {("–", name, 0) for name in BASELINES} | {("–", "sasrec", seed) for seed in (0, 1)}
     expected |= {("rq-kmeans", name, seed) for name in ("tiger", "both", "ensemble") for seed in (0, 1)}
     assert found == expected
     assert len(cells) == len(expected)
-    fits = {(cell.retriever, cell.seed): cell.steps[-2] for cell in cells}
+    fits = {(cell.name.retriever, cell.name.seed): cell.steps[-2] for cell in cells}
     for seed in (0, 1):
         members = {
             name: step for name, step in fits["both", seed].inputs.items() if name.startswith("member")
@@ -75,7 +75,7 @@ def test_what_is_not_random_runs_once_and_all_else_for_every_seed(every: Path) -
 
 
 def test_an_ensemble_has_its_members_fitted_with_further_seeds_on_the_same_ids(every: Path) -> None:
-    fits = {(cell.retriever, cell.seed): cell.steps[-2] for cell in plan(load_config(every)).cells}
+    fits = {(cell.name.retriever, cell.name.seed): cell.steps[-2] for cell in plan(load_config(every)).cells}
 
     def members(name: str, seed: int) -> dict[str, Step]:
         return {
@@ -97,10 +97,10 @@ def test_an_ensemble_has_its_members_fitted_with_further_seeds_on_the_same_ids(e
         assert found["tiger/2"].inputs["ids"].digest == fits["tiger", seed].inputs["ids"].digest
 
 
-def test_only_mixtures_are_fitted_anew_for_another_protocol(every: Path) -> None:
+def test_only_ensembles_are_fitted_anew_for_another_protocol(every: Path) -> None:
     def fits(settings: list[str]) -> dict[tuple[str, int], str]:
         cells = plan(load_config(every, settings)).cells
-        return {(cell.retriever, cell.seed): cell.steps[-2].digest for cell in cells}
+        return {(cell.name.retriever, cell.name.seed): cell.steps[-2].digest for cell in cells}
 
     kept, left_out = fits([]), fits(["evaluation.exclude_seen=true"])
     changed = {name for name, seed in kept if kept[name, seed] != left_out[name, seed]}
@@ -110,7 +110,7 @@ def test_only_mixtures_are_fitted_anew_for_another_protocol(every: Path) -> None
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("retrievers=[popularity, {kind: ensemble}]", "fused needs members: names of retrievers above it"),
+        ("retrievers=[popularity, {kind: ensemble}]", "ensemble needs members: names of retrievers above it"),
         (
             "retrievers=[{kind: ensemble, members: [popularity]}, popularity]",
             "'popularity', which is none of those",
@@ -118,9 +118,12 @@ def test_only_mixtures_are_fitted_anew_for_another_protocol(every: Path) -> None
         ("retrievers=[knn-sum, {kind: ensemble, members: [knn-sun]}]", "Did you mean 'knn-sum'"),
         (
             "retrievers=[knn-sum, {kind: popularity, members: [knn-sum]}]",
-            "'popularity' has no members; fused has",
+            "'popularity' has no members; an ensemble has",
         ),
-        ("retrievers=[{kind: sasrec, times: 2}]", "'sasrec' is fitted once; name it in a fused with times"),
+        (
+            "retrievers=[{kind: sasrec, times: 2}]",
+            "'sasrec' is fitted once; name it in an ensemble with times",
+        ),
         ("retrievers=[popularity, {kind: ensemble, members: [popularity], times: 0}]", "times"),
         ("seeds=[-1]", "greater than or equal to 0"),
         ("seeds=[4294967296]", "less than 4294967296"),
@@ -152,14 +155,14 @@ def test_all_retrievers_run_and_tell_of_themselves(
     assert sum(both.weights) == pytest.approx(1)
 
     (told,) = (stages / "score").glob("tiger_rq-kmeans_seed_0-*/retriever.json")
-    figures = json.loads(told.read_text())
-    assert 0 <= figures["search_error_at_10"] <= 1
-    assert figures["certified"] == 1.0
+    diagnostics = json.loads(told.read_text())
+    assert 0 <= diagnostics["search_error_at_10"] <= 1
+    assert diagnostics["certified"] == 1.0
     client = MlflowClient(embedded_uri(workspace))
     runs = client.search_runs([client.get_experiment_by_name("every").experiment_id])
     logged = {run.info.run_name: run.data.metrics for run in runs}
     (tiger,) = (metrics for name, metrics in logged.items() if " tiger " in name and "seed 0" in name)
-    assert tiger["search_error_at_10"] == pytest.approx(figures["search_error_at_10"])
+    assert tiger["search_error_at_10"] == pytest.approx(diagnostics["search_error_at_10"])
     for scores in (stages / "score").glob("*/scores.parquet"):
         values = np.array(pq.read_table(scores)["ndcg_at_10"])
         assert len(values) > 100

@@ -294,6 +294,7 @@ def test_a_run_that_failed_is_marked_and_goes_on_when_mended(
     assert len(children) == 3
 
 
+@pytest.mark.slow
 def test_one_code_for_all_items_scores_near_chance(finished: Path, tiny: Path, gritrec: Gritrec) -> None:
     small = "width: 32, layers: 1, heads: 2"
     training = "learning_rate: 0.005, warmup_steps: 10"

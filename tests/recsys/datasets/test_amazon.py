@@ -622,6 +622,7 @@ def test_true_descriptions_field_by_field(
     assert corpus.top_categories() == [row[3][1] if len(row[3]) > 1 else None for row in items]
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize(
     ("category", "users", "items", "interactions", "mean_length"),

@@ -132,6 +132,7 @@ def planted(folder: Path) -> list[Target]:
     return [Target("planted", "planted", bring_down, {"path": folder / "lines.txt"}, ({},))]
 
 
+@pytest.mark.slow
 def test_a_reader_that_ends_the_process_is_counted_and_its_file_kept(tmp_path: Path) -> None:
     result = Campaign(planted, "planted", 1, 0, tmp_path / "scratch", tmp_path / "crashes").run()
     assert (result.files, result.crashes, result.read, result.refused) == (1, 1, 0, 0)
@@ -140,6 +141,7 @@ def test_a_reader_that_ends_the_process_is_counted_and_its_file_kept(tmp_path: P
     assert (kept / "problem.txt").read_text().startswith("seed 0, target planted, round 0\n\nexit code -6")
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_came_of_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.fuzz", "--reader", "sequences", "--lines", "50"]
     done = subprocess.run(

@@ -194,6 +194,7 @@ def test_a_difference_that_seeds_do_not_repeat_is_no_evidence() -> None:
     assert test.reversed().difference == -test.difference
 
 
+@pytest.mark.slow
 def test_two_trainings_of_one_method_seldom_differ_over_seeds() -> None:
     rng = np.random.default_rng(0)
     found = [seed_test(*rng.normal(0.3, 0.01, size=(2, 3))) for _ in range(2000)]
@@ -367,6 +368,7 @@ def test_a_pair_is_tested_alike_in_whatever_family_it_stands() -> None:
         assert test.tests["bootstrap"].high == pytest.approx(alone.tests["bootstrap"].high, abs=0.1 * spread)
 
 
+@pytest.mark.slow
 def test_a_permutation_test_can_show_a_difference_in_the_largest_family() -> None:
     # After Holm's correction of 600 pairs the least p of 10,000 flips would be .06.
     runs = {"a": [scores_of(noisy(1))], "b": [scores_of(noisy(2, shift=0.05))]}

@@ -72,6 +72,7 @@ def test_other_types_keep_their_type() -> None:
     assert Dropout(0.1)(x).dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_compiled_it_is_torchs_own() -> None:
     x = torch.ones(1000)
     dropout = torch.compile(Dropout(0.5), backend="eager", fullgraph=True)

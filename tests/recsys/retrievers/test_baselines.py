@@ -19,7 +19,10 @@ from recsys.splits import Split, leave_one_out, sequences_of
 from semantic_ids.ids import SemanticIds
 
 DATA = Path(__file__).parents[3] / "../shared/data/amazon2014"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the Amazon 2014 files are not in ../shared/data")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not DATA.is_dir(), reason="the Amazon 2014 files are not in ../shared/data"),
+]
 
 
 @dataclass(frozen=True)

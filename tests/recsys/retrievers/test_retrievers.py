@@ -139,6 +139,7 @@ def test_histories_that_begin_together_are_one_group() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ids", [dense(), two_levels()], ids=["dense", "two levels"])
 def test_the_dual_encoder_learns_a_planted_order(ids: SemanticIds, tmp_path: Path) -> None:
     split = cyclic_split()
@@ -248,6 +249,7 @@ def test_the_correction_takes_the_logarithm_of_a_leafs_share_off_its_logit() -> 
     assert seen[0] != pytest.approx(seen[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_masked_hits_train_and_rank() -> None:
     split = cyclic_split()
     retriever = small(max_history=4, mask_hits=True, log_q=0.5).fit(

@@ -121,6 +121,7 @@ def assert_same(left: Ranking, right: Ranking) -> None:
     np.testing.assert_array_equal(left.scores, right.scores)
 
 
+@pytest.mark.slow
 @both
 def test_an_item_is_found_by_its_text_and_by_nothing_else(make: Any) -> None:
     train, valid, test = by_item(1000, 0), by_item(50, 1), by_item(200, 2)
@@ -131,6 +132,7 @@ def test_an_item_is_found_by_its_text_and_by_nothing_else(make: Any) -> None:
     assert recall(astray, test) < 0.1
 
 
+@pytest.mark.slow
 @both
 def test_history_and_text_are_read_together(make: Any) -> None:
     retriever = make(training=LONGER).fit(by_half(1000, 0), by_half(50, 1), IDS)
@@ -142,6 +144,7 @@ def test_history_and_text_are_read_together(make: Any) -> None:
     assert recall(retriever, wordy) < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [tiger, dual, lambda **changes: dual(mask_hits=True, **changes)], ids=["tiger", "dual", "masked"]
 )

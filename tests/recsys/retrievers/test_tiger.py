@@ -54,6 +54,7 @@ def assert_same(left: Ranking, right: Ranking) -> None:
     np.testing.assert_array_equal(left.scores, right.scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ids",
     [
@@ -198,6 +199,7 @@ def test_a_ranking_depends_on_nobody_else() -> None:
         np.testing.assert_array_equal(alone.items, beside.items[:30])
 
 
+@pytest.mark.slow
 def test_a_user_token_tells_users_apart_by_a_hash_of_their_ids() -> None:
     users = [f"u{i:04d}" for i in range(40)]
     train = examples([[1, 2]] * 40, [[1 + i % 2 * 8] for i in range(40)])

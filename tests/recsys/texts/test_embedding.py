@@ -266,6 +266,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path, tiny_encoder: str, content: by
         embed_texts(texts, tiny_encoder, batch_size=512, shards=tmp_path)
 
 
+@pytest.mark.slow
 def test_several_devices_give_the_vectors_of_one(tiny_encoder: str) -> None:
     calls: list[tuple[int, int]] = []
     several, _ = embed_texts(

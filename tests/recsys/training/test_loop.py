@@ -298,6 +298,7 @@ def test_low_precision_reaches_the_products_and_leaves_the_weights() -> None:
     assert model.forward == forward  # what comes after training is float32 again
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a C++ compiler and a POSIX system")
 def test_a_compiled_model_learns_the_same() -> None:
     settings = {"steps": 12, "batch_size": 16, "learning_rate": 0.1, "evaluate_every": 6}
@@ -323,6 +324,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_with_uneven_shares_learn_what_one_does(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(SCRIPT.format(folder=str(Path(__file__).parent)))
