@@ -90,7 +90,7 @@ def test_without_a_free_codeword_items_stay_where_they_are() -> None:
 
 
 @given(st.integers(0, 100), st.integers(1, 20))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_only_last_codes_of_colliding_items_change(seed: int, items: int) -> None:
     rng = np.random.default_rng(seed)
     before = SemanticIds(rng.integers(0, 3, size=(items, 3)), (3, 3, 3), (1, items - 1))
@@ -111,7 +111,7 @@ def test_items_of_earlier_generations_keep_their_codewords() -> None:
 
 
 @given(st.integers(0, 100), st.integers(1, 8), st.lists(st.integers(0, 8), min_size=1, max_size=2))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_a_dealt_catalogue_grows_without_changing_ids(seed: int, first: int, later: list[int]) -> None:
     ends = np.cumsum([first, *later])
     cost = clustered(seed, ends[-1], 5)

@@ -74,18 +74,6 @@ def test_a_recipe_goes_all_the_way(name: str, tmp_path: Path) -> None:
     assert quality(ids, x.numpy(), decoded.numpy()).reconstruction_error < 0.5
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_seed_alone_decides(name: str) -> None:
-    x, codes = catalogue()[:150], []
-    for number in range(2):
-        torch.manual_seed(number)
-        state = torch.random.get_rng_state()
-        choices = {"steps": 12, "reset_every": 4} if name in LEARNED else {}
-        codes.append(small(name, **choices).fit(x, seed=1).encode(x))
-        assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.equal(*codes)
-
-
 @pytest.mark.parametrize("name", SEEDED)
 def test_kmeans_starts_with_all_codes_in_use(name: str) -> None:
     x = catalogue()

@@ -15,7 +15,7 @@ from semantic_ids.quantizers.vector import VectorQuantizer
 from semantic_ids.randomness import seeded, shuffled_batches
 
 SIZES = (32, 32)
-STEPS, LAST_REPLACEMENT, WINDOW = 200, 150, 25
+STEPS, LAST_REPLACEMENT, WINDOW = 160, 120, 20
 GRIT: dict[str, Any] = {"surrogate": "grit", "transform": "low-rank"}
 
 
