@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -74,3 +75,19 @@ def residual_decode(
     for level, block in enumerate(blocks or [WHOLE] * len(codebooks)):
         total[:, block] += codebooks[level][codes[:, level]]
     return total
+
+
+def equal_blocks(dim: int, levels: int) -> list[slice]:
+    """Split ``dim`` features into consecutive blocks of nearly the same width, one for each level.
+
+    Raises:
+        ValueError: If there are more levels than features.
+
+    Example:
+        >>> equal_blocks(5, 2)
+        [slice(0, 2, None), slice(2, 5, None)]
+    """
+    if dim < levels:
+        raise ValueError(f"{levels} levels cannot share {dim} coordinates; give the quantizer a larger dim")
+    ends = [dim * level // levels for level in range(levels + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]

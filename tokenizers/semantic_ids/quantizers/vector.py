@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +20,7 @@ from semantic_ids.quantizers.distributed import all_rows, from_first, summed
 from semantic_ids.quantizers.learning import LEARNINGS, Learning
 from semantic_ids.quantizers.quantizer import Quantized, Quantizer
 from semantic_ids.quantizers.regularizer import REGULARIZERS
-from semantic_ids.quantizers.residual import WHOLE, residual_decode, residual_encode
+from semantic_ids.quantizers.residual import WHOLE, equal_blocks, residual_decode, residual_encode
 from semantic_ids.quantizers.surrogate import SURROGATES, Direct
 from semantic_ids.quantizers.upkeep import Upkeep
 
@@ -75,14 +74,8 @@ class VectorQuantizer(Quantizer):
     """
 
     moved_arguments: ClassVar[Mapping[str, str]] = {
-        "frozen": "codebook.frozen",
-        "normalize": "codebook.normalize",
-        "spectral_clip": "codebook.spectral_clip",
-        "refresh_every": "codebook.refresh_every",
-        "initialization": "upkeep.initialization",
-        "replacement": "upkeep.replacement",
-        "dead_below": "upkeep.dead_below",
-        "reservoir": "upkeep.reservoir",
+        **{name: f"codebook.{name}" for name in ("frozen", "normalize", "spectral_clip", "refresh_every")},
+        **{name: f"upkeep.{name}" for name in ("initialization", "replacement", "dead_below", "reservoir")},
     }
 
     def __init__(
@@ -116,7 +109,7 @@ class VectorQuantizer(Quantizer):
         levels = len(self.codebook_sizes)
         if composition == "multi-head" and len(set(self.codebook_sizes)) > 1:
             raise ValueError(f"the heads share a codebook, so sizes must agree, not be {self.codebook_sizes}")
-        self.blocks = [WHOLE] * levels if composition == "residual" else _blocks(dim, levels)
+        self.blocks = [WHOLE] * levels if composition == "residual" else equal_blocks(dim, levels)
         widths = [len(range(dim)[block]) for block in self.blocks]
         if composition == "multi-head" and len(set(widths)) > 1:
             raise ValueError(
@@ -398,21 +391,8 @@ class VectorQuantizer(Quantizer):
             usage = self.usage(number - 1).cpu().numpy()
             codebook_figures = codebook.health()
             if usage.any():
-                usage_perplexity = perplexity(usage)
-                dead = int((usage == 0).sum())
-                codebook_figures |= {
-                    "utilization": 1 - dead / len(usage),
-                    "dead_codes": float(dead),
-                    "perplexity": usage_perplexity,
-                    "entropy": float(np.log2(usage_perplexity)),
-                }
+                dead, spread = int((usage == 0).sum()), perplexity(usage)
+                codebook_figures |= {"utilization": 1 - dead / len(usage), "dead_codes": float(dead)}
+                codebook_figures |= {"perplexity": spread, "entropy": float(np.log2(spread))}
             figures |= {f"{name}_{number}": value for name, value in codebook_figures.items()}
         return figures
-
-
-def _blocks(dim: int, levels: int) -> list[slice]:
-    """Split ``dim`` features into consecutive blocks of nearly the same width, one for each level."""
-    if dim < levels:
-        raise ValueError(f"{levels} levels cannot share {dim} coordinates; give the quantizer a larger dim")
-    ends = [dim * level // levels for level in range(levels + 1)]
-    return [slice(start, end) for start, end in pairwise(ends)]
