@@ -156,13 +156,14 @@ class TestCompile:
         [
             {"learning": "ema"},
             {**GRIT, "codebook": {"spectral_clip": 1.0}},
-            {**GRIT, "codebook": {"refresh_every": 2}},
+            pytest.param({**GRIT, "codebook": {"refresh_every": 2}}, marks=pytest.mark.slow),
         ],
         ids=["averages", "clip", "cache"],
     )
     def test_choices_that_break_the_graph_still_work(self, choices: dict[str, Any]) -> None:
         self.compare(choices, backend="aot_eager")
 
+    @pytest.mark.slow
     @pytest.mark.skipif(
         shutil.which(os.environ.get("CXX", "g++")) is None, reason="inductor needs a C++ compiler"
     )

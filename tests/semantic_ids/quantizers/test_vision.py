@@ -64,7 +64,9 @@ def train(images: Tensor, **choices: Any) -> DigitAutoencoder:
     return model.eval()
 
 
-@pytest.mark.parametrize("choices", [{}, GRIT], ids=["straight-through", "grit"])
+@pytest.mark.parametrize(
+    "choices", [pytest.param({}, marks=pytest.mark.slow), GRIT], ids=["straight-through", "grit"]
+)
 def test_held_out_digits_are_reconstructed_with_all_codes_in_use(choices: dict[str, Any]) -> None:
     images, held_out = digits()
     model = train(images, **choices)
