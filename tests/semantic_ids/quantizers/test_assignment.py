@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers import normal
 from semantic_ids.choices import Choice, build
 from semantic_ids.quantizers.assignment import ASSIGNMENTS
 from semantic_ids.randomness import seeded
@@ -18,10 +19,6 @@ GUMBEL = {"name": "soft", "noise": True}
 IBQ = {"name": "soft", "logits": "inner-product"}
 HYPERBOLIC = {"name": "soft", "logits": "hyperbolic"}
 SOFT: list[Choice] = ["soft", GUMBEL, IBQ, HYPERBOLIC, {**HYPERBOLIC, "noise": True}]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def made(choice: Choice) -> Any:

@@ -9,15 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers import normal
 from semantic_ids.choices import Choice
 from semantic_ids.quantizers.codebook import Codebook
 
 K, D, EVERY = 6, 4, 3
 CHOICES: list[Choice] = ["plain", {"name": "low-rank", "rank": 3}, "top-s-attention", "low-rank-attention"]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def cached(transform: Choice = "low-rank", **choices: bool | float) -> Codebook:

@@ -6,17 +6,13 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
+from helpers import normal
 from semantic_ids.choices import Choice
 from semantic_ids.quantizers.codebook import Codebook
 
 K, D = 6, 4
 LOW_RANK = {"name": "low-rank", "rank": 3}
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def trained(transform: Choice = LOW_RANK, **choices: bool | float) -> Codebook:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers import normal
 from semantic_ids.choices import Choice
 from semantic_ids.quantizers.codebook import Codebook
 from semantic_ids.quantizers.learning import GradientLearning, Learning, MovingAverage
@@ -18,10 +19,6 @@ from semantic_ids.randomness import seeded
 
 K, D = 5, 3
 LOW_RANK: Choice = {"name": "low-rank", "rank": 2}
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def mean_square(gap: Tensor) -> Tensor:

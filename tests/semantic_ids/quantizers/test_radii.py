@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
+from helpers import normal
 from semantic_ids.choices import build
 from semantic_ids.quantizers.radii import RADII, AdaptiveMahalanobis, Mahalanobis
 from semantic_ids.quantizers.radius import Radius
@@ -57,10 +58,6 @@ def label(choice: dict[str, Any]) -> str:
 
 every_family = pytest.mark.parametrize("choice", CHOICES, ids=label)
 every_learnable = pytest.mark.parametrize("choice", LEARNABLE, ids=label)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def make(choice: dict[str, Any], dim: int = D) -> Radius:

@@ -12,15 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers import normal
 from semantic_ids.choices import Choice, build
 from semantic_ids.nearest import nearest
 from semantic_ids.quantizers.regularizer import REGULARIZERS
 
 N, K, D = 30, 6, 3
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def made(choice: Choice) -> Any:

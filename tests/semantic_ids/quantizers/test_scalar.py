@@ -15,12 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
+from helpers import normal
 from semantic_ids.choices import build
 from semantic_ids.quantizers.scalar import BSQ, FSQ, LFQ, SCALAR_QUANTIZERS, ScalarQuantizer
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def bounded(z: np.ndarray, n: int) -> np.ndarray:

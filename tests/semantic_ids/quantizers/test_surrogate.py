@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
+from helpers import normal
 from semantic_ids.choices import Choice, build
 from semantic_ids.quantizers.surrogate import SURROGATES, DiVeQ, GritRadius, Rotation, Surrogate
 from semantic_ids.randomness import seeded
@@ -38,10 +39,6 @@ def made(choice: Choice) -> Surrogate:
 
 def power(alpha: float, **choices: bool) -> Surrogate:
     return made({"name": "grit", "radius": {"name": "power", "alpha": alpha, **choices}})
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def pair(n: int = 3) -> tuple[Tensor, Tensor]:

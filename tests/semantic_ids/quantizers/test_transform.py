@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers import normal
 from semantic_ids.choices import Choice, build
 from semantic_ids.quantizers.transform import TRANSFORMS, Transform
 
@@ -26,10 +27,6 @@ SHARING = [*SEEDED[1:], PURE]
 
 def name(choice: Any) -> str:
     return "pure-low-rank" if choice is PURE else choice["name"] if isinstance(choice, dict) else str(choice)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def fresh(choice: Choice, size: int = K, dim: int = D) -> Transform:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers import normal
 from semantic_ids.choices import Choice
 from semantic_ids.quantizers.upkeep import INITIALIZATIONS, REPLACEMENTS
 from semantic_ids.quantizers.vector import VectorQuantizer
@@ -17,10 +18,6 @@ SIZES, D, N = (8, 5, 7), 4, 30
 LOW_RANK: Choice = {"name": "low-rank", "rank": 2}
 DRAWING_POINTS = ["latents", "high-error"]
 DRAWING_CODEWORDS = ["importance", "used"]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def generator(seed: int = 0) -> torch.Generator:

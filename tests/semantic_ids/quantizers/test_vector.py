@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
+from helpers import normal
 from semantic_ids.choices import Choice
 from semantic_ids.quantizers.residual import residual_decode, residual_encode
 from semantic_ids.quantizers.vector import VectorQuantizer
@@ -23,10 +24,6 @@ SIZES, D, N = (8, 5, 7), 4, 30
 EYE = torch.eye(D, dtype=torch.float64)
 LOW_RANK: Choice = {"name": "low-rank", "rank": 2}
 NONE = "end-to-end"
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def generator() -> torch.Generator:
