@@ -54,6 +54,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_an_installed_plug_in_is_benchmarked_beside_the_others(site: Path, tmp_path: Path) -> None:
     (tmp_path / "benchmark.yaml").write_text(BENCHMARK)
     run = ("-m", "pipelines.cli", "run", "benchmark.yaml", "--set", "workspace=here")
@@ -67,6 +68,7 @@ def test_an_installed_plug_in_is_benchmarked_beside_the_others(site: Path, tmp_p
     assert about["params"] == {"levels": 2, "codebook_size": 8}
 
 
+@pytest.mark.slow
 def test_the_template_s_own_test_passes(site: Path, tmp_path: Path) -> None:
     shutil.copy(TEMPLATE / "test_spherical_kmeans.py", tmp_path)
     assert "2 passed" in python("-m", "pytest", "-p", "no:cacheprovider", cwd=tmp_path, site=site)
