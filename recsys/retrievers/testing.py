@@ -17,7 +17,15 @@ import numpy as np
 from recsys.examples import Examples, QueryTexts, Ragged, Ranking
 from recsys.retrievers.base import Retriever, is_seen
 from recsys.splits import Sequences, Split, leave_one_out
-from semantic_ids.contract import Skip, draw_random_state, expect, last_line, run_checks, set_random_state
+from semantic_ids.contract import (
+    Skip,
+    draw_random_state,
+    expect,
+    expect_arguments_kept,
+    last_line,
+    run_checks,
+    set_random_state,
+)
 from semantic_ids.ids import SemanticIds
 
 Make = Callable[[], Retriever]
@@ -178,10 +186,7 @@ def baselines_ignore_the_codes(make: Make) -> None:
 
 def arguments_are_kept(make: Make) -> None:
     """Check that ``params()`` returns JSON values that construct the same retriever again."""
-    params = make().params()
-    again = type(make())(**json.loads(json.dumps(params))).params()
-    wrong = f"arguments {params} came back as {again} through JSON"
-    expect(again == params, f"{wrong}; keep each as it is given in an attribute of its name, as a JSON value")
+    expect_arguments_kept(make)
 
 
 def a_loaded_retriever_is_the_same(make: Make) -> None:

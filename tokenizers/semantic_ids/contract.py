@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from semantic_ids.persistence import Persistent
 from semantic_ids.randomness import seeded
 
 T = TypeVar("T")
@@ -61,6 +63,14 @@ def expect(holds: object, otherwise: str) -> None:
     """Raise an AssertionError with the message ``otherwise`` unless ``holds`` is true."""
     if not holds:
         raise AssertionError(otherwise)
+
+
+def expect_arguments_kept(make: Callable[[], Persistent]) -> None:
+    """Expect that ``params()`` returns JSON values that construct the same object again."""
+    params = make().params()
+    again = type(make())(**json.loads(json.dumps(params))).params()
+    wrong = f"arguments {params} came back as {again} through JSON"
+    expect(again == params, f"{wrong}; keep each as it is given in an attribute of its name, as a JSON value")
 
 
 def set_random_state(seed: int) -> None:

@@ -14,7 +14,15 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from semantic_ids.contract import Skip, draw_random_state, expect, last_line, run_checks, set_random_state
+from semantic_ids.contract import (
+    Skip,
+    draw_random_state,
+    expect,
+    expect_arguments_kept,
+    last_line,
+    run_checks,
+    set_random_state,
+)
 from semantic_ids.tokenizer import Tokenizer
 
 Make = Callable[[], Tokenizer]
@@ -151,10 +159,7 @@ def fitting_again_forgets(make: Make) -> None:
 
 def arguments_are_kept(make: Make) -> None:
     """Check that ``params()`` returns JSON values that construct the same tokenizer again."""
-    params = make().params()
-    again = type(make())(**json.loads(json.dumps(params))).params()
-    wrong = f"arguments {params} came back as {again} through JSON"
-    expect(again == params, f"{wrong}; keep each as it is given in an attribute of its name, as a JSON value")
+    expect_arguments_kept(make)
 
 
 def a_loaded_tokenizer_is_the_same(make: Make) -> None:
