@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+from pipelines.results.cell import Cell
 from pipelines.results.reading import read_cell, read_dataset, read_results
 from pipelines.run import stages
 from pipelines.run.plan import Plan
@@ -46,13 +49,22 @@ def execute(planned: Plan, make: Make | None = None) -> str:
             folders = {step.stage: store.folder(step) for step in planned_cell.steps}
             cells.append(read_cell(planned_cell.name, folders))
             tracker.log_cell(cells[-1])
-        run(replace(planned.report, work=partial(stages.report, cells=cells)))
         report = store.folder(planned.report)
-        tracker.close(read_results(report), report)
+        if store.done(planned.report):  # but MLflow may be another one than before
+            tracker.close(read_results(report), report)
+        run(replace(planned.report, work=partial(_report_and_close, cells, tracker)))
     except BaseException:
         tracker.fail()
         raise
     return str(report)
+
+
+def _report_and_close(
+    cells: Sequence[Cell], tracker: Tracker, config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path
+) -> None:
+    """Write the report and end the run in MLflow, so that a finished report means that MLflow has it too."""
+    stages.report(config, inputs, out, cells=cells)
+    tracker.close(read_results(out), out)
 
 
 def compute(store: Store, step: Step) -> None:

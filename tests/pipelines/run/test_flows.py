@@ -20,7 +20,7 @@ from mlflow.entities import Run
 from scipy import stats
 from torch import Tensor
 
-from pipelines.tracking import embedded_uri
+from pipelines.tracking import Tracker, embedded_uri
 from semantic_ids.tokenizer import Tokenizer
 from semantic_ids.types import OnStep
 
@@ -236,6 +236,25 @@ def test_a_terminated_run_is_marked_and_leaves_no_process(
             os.kill(pid, 0)
     assert [parent.info.status for parent in runs(finished, "terminated")[0]] == ["FAILED"]
     assert not list(finished.rglob("*.partial-*"))
+
+
+def test_a_run_that_ends_before_mlflow_has_the_report_is_not_done(
+    finished: Path, tiny: Path, gritrec: Gritrec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [f"workspace={finished}", "name=unclosed"]
+    command = ["run", tiny, *(part for setting in settings for part in ("--set", setting))]
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tracker, "close", killed)
+        gritrec(*command, exit_code=130)
+    assert not list(finished.glob("stages/report/unclosed-*"))
+    assert "Nothing to do" not in gritrec(*command).stdout
+    (parent,), children = runs(finished, "unclosed")
+    assert (parent.info.status, len(children)) == ("FINISHED", 3)
+    assert "Nothing to do" in gritrec(*command).stdout
 
 
 def test_compare_gives_the_paired_t_test_of_two_runs(finished: Path, gritrec: Gritrec) -> None:
