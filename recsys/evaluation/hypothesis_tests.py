@@ -39,6 +39,11 @@ class Family:
     pairs: Sequence[tuple[int, int]]
 
     @cached_property
+    def paired(self) -> list[PairedTTest]:
+        """The paired t-test of each pair."""
+        return [paired_t_test(self.scores[a], self.scores[b]) for a, b in self.pairs]
+
+    @cached_property
     def differences(self) -> list[Scores]:
         """``(Q,)`` for each pair: b minus a, and 0 where that is rounding."""
         return [differences_of(self.scores[a], self.scores[b]) for a, b in self.pairs]
@@ -254,11 +259,7 @@ def permutation_p(differences: Scores, flipped: Scores, rounding: float) -> floa
 
 
 def _t_tests(family: Family) -> list[TestResult]:
-    results = []
-    for a, b in family.pairs:
-        test = paired_t_test(family.scores[a], family.scores[b])
-        results.append(TestResult(test.p_value, test.difference, test.low, test.high))
-    return results
+    return [TestResult(test.p_value, test.difference, test.low, test.high) for test in family.paired]
 
 
 def _seed_tests(family: Family) -> list[TestResult]:

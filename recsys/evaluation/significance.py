@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.hypothesis_tests import TESTS, Family, TestResult, paired_t_test
+from recsys.evaluation.hypothesis_tests import TESTS, Family, TestResult
 from recsys.evaluation.scores import QueryScores, check_comparable, mean_over_seeds
 
 Name = TypeVar("Name", bound=Hashable)
@@ -131,22 +131,19 @@ def compare_all(
             adjusted = holm([result.p for result in found if result.p is not None]).tolist()
             found = [replace(result, p_adjusted=p) for result, p in zip(found, adjusted, strict=True)]
         results[test_name] = found
-    comparisons = []
-    for number, (a, b) in enumerate(family.pairs):
-        paired = paired_t_test(family.scores[a], family.scores[b])
-        comparisons.append(
-            Comparison(
-                mean_a=paired.mean_a,
-                mean_b=paired.mean_b,
-                difference=paired.difference,
-                low=paired.low,
-                high=paired.high,
-                effect_size=paired.effect_size,
-                n=paired.n,
-                tests={name: found[number] for name, found in results.items()},
-            )
+    return [
+        Comparison(
+            mean_a=paired.mean_a,
+            mean_b=paired.mean_b,
+            difference=paired.difference,
+            low=paired.low,
+            high=paired.high,
+            effect_size=paired.effect_size,
+            n=paired.n,
+            tests={name: found[number] for name, found in results.items()},
         )
-    return comparisons
+        for number, paired in enumerate(family.paired)
+    ]
 
 
 def _reversed(result: TestResult) -> TestResult:

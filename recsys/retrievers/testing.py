@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -22,8 +18,8 @@ from semantic_ids.contract import (
     draw_random_state,
     expect,
     expect_arguments_kept,
-    last_line,
     run_checks,
+    run_in_fresh_process,
     set_random_state,
 )
 from semantic_ids.ids import SemanticIds
@@ -200,14 +196,9 @@ def a_loaded_retriever_is_the_same(make: Make) -> None:
 
 def a_fresh_process_can_load_it(make: Make) -> None:
     """Check that another process can load the saved retriever and gives the same rankings."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     with TemporaryDirectory() as folder:
         _fitted(make).save(folder)
-        command = [sys.executable, "-c", _LOAD, folder]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    last = last_line(done.stdout if done.returncode == 0 else done.stderr)
-    expect(done.returncode == 0, f"a fresh process failed ({last}); define the class at the top of a module")
-    items, scores = json.loads(last)
+        items, scores = run_in_fresh_process(_LOAD, folder)
     other = Ranking(np.array(items), np.array(scores, dtype=np.float32))
     _expect_same(_ranking(make), other, f"a fresh process that loaded it ranks otherwise; {_KEEP}")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -84,6 +87,20 @@ def draw_random_state() -> tuple[object, ...]:
     return torch.rand(1).item(), np.random.rand(), random.random()  # noqa: S311 — no secret
 
 
-def last_line(output: str) -> str:
-    """Return the last line that a process printed."""
-    return output.strip().rpartition("\n")[2]
+def run_in_fresh_process(script: str, *arguments: str) -> Any:
+    """Run a Python script in a new process that finds the same modules, and return the JSON it prints last.
+
+    Args:
+        script: Source of the script.
+        *arguments: What it finds in ``sys.argv`` behind its name.
+
+    Raises:
+        AssertionError: If the script fails. The message has its last words.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    output = done.stdout if done.returncode == 0 else done.stderr
+    last = output.strip().rpartition("\n")[2]
+    expect(done.returncode == 0, f"a fresh process failed ({last}); define the class at the top of a module")
+    return json.loads(last)

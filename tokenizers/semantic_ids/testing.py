@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +15,8 @@ from semantic_ids.contract import (
     draw_random_state,
     expect,
     expect_arguments_kept,
-    last_line,
     run_checks,
+    run_in_fresh_process,
     set_random_state,
 )
 from semantic_ids.tokenizer import Tokenizer
@@ -282,12 +278,7 @@ def _fitted(make: Make, x: Tensor | None = None) -> Tokenizer:
 
 def _codes_of_a_fresh_process(folders: Sequence[str]) -> list[list[list[int]]]:
     """Return the codes ``(60, L)`` that a new process gets from the tokenizer saved in each folder."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    command = [sys.executable, "-c", _LOAD, *folders]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    last = last_line(done.stdout if done.returncode == 0 else done.stderr)
-    expect(done.returncode == 0, f"a fresh process failed ({last}); define the class at the top of a module")
-    codes: list[list[list[int]]] = json.loads(last)
+    codes: list[list[list[int]]] = run_in_fresh_process(_LOAD, *folders)
     return codes
 
 
