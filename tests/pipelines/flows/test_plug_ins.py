@@ -135,13 +135,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def printed(folder: Path, environment: Mapping[str, str]) -> str:
-    """What `gritrec run` prints, which finds the module in the current folder."""
-    command = [sys.executable, "-m", "pipelines.cli", "run", "benchmark.yaml"]
+def python(folder: Path, environment: Mapping[str, str], *arguments: str) -> str:
+    """Run Python in a folder, and return what it prints."""
     path = os.pathsep.join([str(Path(__file__).parents[3] / part) for part in ("", "tokenizers")])
     done = subprocess.run(
-        command,
+        [sys.executable, *arguments],
         cwd=folder,
         env={**environment, "PYTHONPATH": path},
         capture_output=True,
@@ -151,6 +149,12 @@ def printed(folder: Path, environment: Mapping[str, str]) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.fixture(scope="module")
+def printed(folder: Path, environment: Mapping[str, str]) -> str:
+    """What `gritrec run` prints, which finds the module in the current folder."""
+    return python(folder, environment, "-m", "pipelines.cli", "run", "benchmark.yaml")
 
 
 def test_all_five_are_in_the_report(folder: Path, printed: str) -> None:
@@ -249,17 +253,7 @@ except SystemExit as end:
     assert not end.code
 print(json.dumps(counts))
 """
-    path = os.pathsep.join([str(Path(__file__).parents[3] / part) for part in ("", "tokenizers")])
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=folder,
-        env={**environment, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    shown = python(folder, environment, "-c", script)
     # Five cells: two tokenizers under one retriever with two seeds each, and a baseline that is not random.
     expected = {"load_config": 1, "plan": 1, "read_cell": 5, "summarise": 1, "html_report": 1}
-    assert json.loads(done.stdout.splitlines()[-1]) == expected
+    assert json.loads(shown.splitlines()[-1]) == expected
