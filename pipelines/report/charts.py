@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pipelines.report.formatting import decimal
-from pipelines.results.summary import Results, Row, TokenizerRow
+from pipelines.results.rows import Results, Row, TokenizerRow
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart.
 COLOURS = {

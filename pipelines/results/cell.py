@@ -32,6 +32,21 @@ class CellName(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A cell that has no results.
+
+    Attributes:
+        name: Tokenizer, retriever and seed.
+        reason: The step that failed, and its error.
+        digest: Hex digits of the result that it would have had.
+    """
+
+    name: CellName
+    reason: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class Dataset:
     """What a benchmark ran on.
 

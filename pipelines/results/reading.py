@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from pipelines.manifest import read_manifest
 from pipelines.results.categories import CodeCategories
 from pipelines.results.cell import Cell, CellIds, CellName, Dataset
-from pipelines.results.summary import Results
+from pipelines.results.rows import Results
 from recsys.evaluation.scores import QueryScores
 from semantic_ids.files import atomic_write
 
@@ -29,7 +30,7 @@ def read_dataset(title: str, corpus: Path) -> Dataset:
     counts = {name: facts.get(name, 0) for name in ("users", "items", "interactions", "queries")}
     counts["malformed lines left out"] = facts["skipped_lines"]
     counts |= {name.replace("_", " "): count for name, count in facts["notes"].items()}
-    config = _manifest(corpus)["config"]
+    config = read_manifest(corpus)["config"]
     source = f"made-up shop, as {config['reader']}" if config["shop"] else config["reader"]
     shown = {name: count for name, count in counts.items() if count}
     return Dataset(title, facts["digest"], source, shown)
@@ -43,7 +44,7 @@ def read_cell(name: CellName, folders: Mapping[str, Path]) -> Cell:
         folders: Stage to folder, in their order: ``tokenize``, ``fit`` and ``score``, or only the first, or
             only the last two.
     """
-    manifests = {stage: _manifest(folder) for stage, folder in folders.items()}
+    manifests = {stage: read_manifest(folder) for stage, folder in folders.items()}
     ids = scores = None
     diagnostics: dict[str, Any] = {}
     curves: dict[str, list[tuple[int, float]]] = {}
@@ -101,12 +102,6 @@ def read_results(folder: Path) -> Results:
         ValueError: If the file holds something else.
     """
     return TypeAdapter(Results).validate_python(json.loads((folder / RESULTS_FILE).read_text()))
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a step's folder."""
-    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    return manifest
 
 
 def _curves(path: Path) -> dict[str, list[tuple[int, float]]]:

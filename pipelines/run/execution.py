@@ -2,75 +2,195 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pipelines.results.cell import Cell
+from pipelines.results.cell import Cell, Failure
 from pipelines.results.reading import read_cell, read_dataset, read_results
 from pipelines.run import stages
-from pipelines.run.plan import Plan
-from pipelines.run.progress import CONSOLE, announce
+from pipelines.run.plan import CellPlan, Plan, report_step
+from pipelines.run.progress import announce
 from pipelines.run.store import Step, Store
-from pipelines.tracking import Tracker
+from pipelines.screen import ERR
+from pipelines.tracking.database import is_kept
+
+if TYPE_CHECKING:
+    from pipelines.tracking.logbook import Logbook
 
 Make = Callable[[Step, list[Step]], None]
 """Computes one step, whose inputs have been computed before."""
 
 
+class IncompleteError(RuntimeError):
+    """A report was written, but cells failed, or MLflow could not be reached. The message says which.
+
+    Attributes:
+        report: Folder of the report.
+    """
+
+    def __init__(self, message: str, report: Path) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def is_complete(planned: Plan) -> bool:
+    """Return whether all steps are done, and MLflow has the results. A server is not asked."""
+    config, store = planned.config, Store(planned.config.workspace / "stages")
+    return (
+        not config.tracking_uri
+        and all(store.done(step) for step in (*planned.steps(), planned.report))
+        and is_kept(config.workspace, config.name, planned.report.digest, len(planned.cells))
+    )
+
+
 def execute(planned: Plan, make: Make | None = None) -> str:
     """Compute all steps of a plan, keep them in MLflow, and return the folder of the report.
 
-    Steps that are done are passed over, so a killed run resumes where it was.
+    Steps that are done are passed over, so a killed run resumes where it was. A cell that fails does not
+    keep the others from being tried and reported.
 
     Args:
         planned: The steps.
         make: Computes one step; by default in this process.
+
+    Raises:
+        IncompleteError: After the report was written, if cells failed or MLflow could not be reached.
     """
-    config, store = planned.config, Store(planned.config.workspace / "stages")
-    run = _inputs_first(make or partial(_make_here, store))
-    for step in planned.first:
-        run(step)
-    tracker = Tracker.open(
-        config.workspace,
-        config.name,
-        planned.report.digest,
-        params=config.model_dump(mode="json"),
-        dataset=read_dataset(config.name, store.folder(planned.corpus)),
-        tracking_uri=config.tracking_uri or None,
-    )
-    try:
-        cells = []
-        for planned_cell in planned.cells:
-            run(planned_cell.steps[-1])
-            folders = {step.stage: store.folder(step) for step in planned_cell.steps}
-            cells.append(read_cell(planned_cell.name, folders))
-            tracker.log_cell(cells[-1])
-        report = store.folder(planned.report)
-        if store.done(planned.report):  # but MLflow may be another one than before
-            tracker.close(read_results(report), report)
-        run(replace(planned.report, work=partial(_report_and_close, cells, tracker)))
-    except BaseException:
-        tracker.fail()
-        raise
-    return str(report)
+    store = Store(planned.config.workspace / "stages")
+    with store.locked(planned.config.name):
+        return _Execution(planned, store, make or partial(_make_here, store)).run()
 
 
-def _report_and_close(
-    cells: Sequence[Cell], tracker: Tracker, config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path
-) -> None:
-    """Write the report and end the run in MLflow, so that a finished report means that MLflow has it too."""
-    stages.report(config, inputs, out, cells=cells)
-    tracker.close(read_results(out), out)
+class _StepFailedError(RuntimeError):
+    """A step failed.
+
+    Attributes:
+        step: The step.
+        error: Its error.
+    """
+
+    def __init__(self, step: Step, error: Exception) -> None:
+        what = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+        super().__init__(f"{step.title}: {what}")
+        self.step, self.error = step, error
+
+
+class _Execution:
+    """The execution of one plan.
+
+    Attributes:
+        planned: The steps.
+        store: Where they keep their folders.
+        make: Computes one step.
+        computed: Digest of every step so far, to its error if it failed.
+    """
+
+    def __init__(self, planned: Plan, store: Store, make: Make) -> None:
+        self.planned, self.store, self.make = planned, store, make
+        self.computed: dict[str, _StepFailedError | None] = {}
+
+    def run(self) -> str:
+        """Compute all steps, and return the folder of the report."""
+        try:
+            return self._run()
+        except _StepFailedError as failed:
+            raise failed.error from None
+
+    def _run(self) -> str:
+        """Compute all steps and log their results; raise an error only if it concerns all cells."""
+        self._compute(self.planned.corpus)
+        logbook = self._open_logbook()
+        try:
+            for step in self.planned.first:
+                self._compute(step)
+            cells, failures = self._compute_cells(logbook)
+            report = self._report(cells, failures)
+            not_logged = logbook.close(read_results(report), report)
+        except BaseException:
+            logbook.fail()
+            raise
+        tried = f"{len(failures)} of {len(self.planned.cells)} cells failed, for the reasons above"
+        failed = f"{tried}; the same command tries them again" if failures else ""
+        if problems := [problem for problem in (failed, not_logged) if problem]:
+            raise IncompleteError("; ".join(problems), report)
+        return str(report)
+
+    def _open_logbook(self) -> Logbook:
+        """Begin to log the benchmark."""
+        from pipelines.tracking.logbook import Logbook  # noqa: PLC0415 — MLflow starts slowly
+        from pipelines.tracking.tracker import Tracker  # noqa: PLC0415
+
+        config = self.planned.config
+        return Logbook(
+            partial(
+                Tracker.open,
+                config.workspace,
+                config.name,
+                self.planned.report.digest,
+                params=config.model_dump(mode="json"),
+                dataset=read_dataset(config.name, self.store.checked_folder(self.planned.corpus)),
+                tracking_uri=config.tracking_uri or None,
+            )
+        )
+
+    def _compute_cells(self, logbook: Logbook) -> tuple[list[tuple[CellPlan, Cell]], list[Failure]]:
+        """Compute and log all cells; return those with results, and those that failed."""
+        cells: list[tuple[CellPlan, Cell]] = []
+        failures: list[Failure] = []
+        for planned in self.planned.cells:
+            try:
+                self._compute(planned.steps[-1])
+            except _StepFailedError as failed:
+                # From a full disk, for example, the other cells suffer too.
+                if isinstance(failed.error, OSError) or len(self.planned.cells) == 1:
+                    raise
+                failures.append(Failure(planned.name, str(failed), planned.steps[-1].digest))
+                logbook.log(failures[-1])
+                continue
+            folders = {step.stage: self.store.checked_folder(step) for step in planned.steps}
+            cells.append((planned, read_cell(planned.name, folders)))
+            logbook.log(cells[-1][1])
+        return cells, failures
+
+    def _report(self, cells: Sequence[tuple[CellPlan, Cell]], failures: Sequence[Failure]) -> Path:
+        """Write the report on the cells that have results, and return its folder."""
+        if not cells:
+            raise RuntimeError(f"all {len(failures)} cells failed; the first one: {failures[0].reason}")
+        plans, results = zip(*cells, strict=True)
+        step = report_step(self.planned.config, self.planned.corpus, plans, failures)
+        self._compute(replace(step, work=partial(stages.report, cells=results)))
+        return self.store.checked_folder(step)
+
+    def _compute(self, step: Step) -> None:
+        """Compute a step and before it its inputs, each once. What failed is not tried again."""
+        if step.digest not in self.computed:
+            inputs = list(step.inputs.values())
+            try:
+                for source in inputs:
+                    self._compute(source)
+                self.make(step, inputs)
+                self.computed[step.digest] = None
+            except _StepFailedError as failed:  # an input
+                self.computed[step.digest] = failed
+            except Exception as error:  # a plug-in may fail in any way
+                self.computed[step.digest] = _StepFailedError(step, error)
+                if os.environ.get("GRITREC_TRACEBACK"):
+                    traceback.print_exception(error)
+                ERR.print(f"  failed: {self.computed[step.digest]}", style="red")
+        if failed_before := self.computed[step.digest]:
+            raise failed_before
 
 
 def compute(store: Store, step: Step) -> None:
     """Compute one step's folder unless it is there, and say so on the screen."""
     if store.done(step):
-        CONSOLE.print(f"  {step.title} was done before", style="dim")
+        ERR.print(f"  {step.title} was done before", style="dim")
         return
     with announce(step.title):
         store.make(step)
@@ -83,18 +203,3 @@ def _make_here(store: Store, step: Step, inputs: list[Step]) -> None:
     except OSError:
         time.sleep(1)
         compute(store, step)
-
-
-def _inputs_first(make: Make) -> Callable[[Step], None]:
-    """Return a function that computes a step and before it its inputs, each once."""
-    computed: set[str] = set()
-
-    def run(step: Step) -> None:
-        if step.digest not in computed:
-            inputs = list(step.inputs.values())
-            for source in inputs:
-                run(source)
-            make(step, inputs)
-            computed.add(step.digest)
-
-    return run

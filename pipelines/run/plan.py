@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pipelines.config.benchmark import NO_RETRIEVER, NO_TOKENIZER, BenchmarkConfig
 from pipelines.config.methods import CodesConfig, RetrieverConfig, TokenizerConfig
-from pipelines.results.cell import CellName
+from pipelines.results.cell import CellName, Failure
 from pipelines.run import stages
 from pipelines.run.digests import file_digest, folder_digest, plug_in_identity
 from pipelines.run.store import Step
@@ -20,7 +20,7 @@ from recsys.texts.embedding import find_encoder
 from recsys.texts.encoder import TEXT_ENCODERS
 from semantic_ids.registry import TOKENIZERS
 
-VERSIONS = {"ingest": 8, "embed": 4, "tokenize": 4, "fit": 6, "score": 4, "report": 5}
+VERSIONS = {"ingest": 8, "embed": 4, "tokenize": 4, "fit": 6, "score": 4, "report": 6}
 """Version of each stage: raise it when the same inputs should give something else."""
 
 
@@ -116,7 +116,11 @@ class _Planner:
         needs_embeddings = config.data.is_search or len(imported) < len(tokenized)
         embedded = [self.embeddings] if needs_embeddings else []
         return Plan(
-            config, self.corpus, (self.corpus, *imported, *embedded), tuple(cells), self._report(cells)
+            config,
+            self.corpus,
+            (self.corpus, *imported, *embedded),
+            tuple(cells),
+            report_step(config, self.corpus, cells),
         )
 
     def needs_ids(self, retriever: RetrieverConfig) -> bool:
@@ -261,22 +265,26 @@ class _Planner:
         inputs = {**self.examples, "retriever": fit}
         return Step("score", fit.label, VERSIONS["score"], settings, inputs, stages.score)
 
-    def _report(self, cells: list[CellPlan]) -> Step:
-        """Return the step that tests and reports all cells."""
-        config = self.config
-        settings = {
-            "title": config.name,
-            "evaluation": config.evaluation.model_dump(mode="json"),
-            "labels": config.evaluation.labels(),
-            "cells": [list(cell.name) for cell in cells],
-            "tracking_uri": config.tracking_uri,
-        }
-        inputs = {f"{number}.{step.stage}": step for number, cell in enumerate(cells) for step in cell.steps}
-        return Step(
-            "report",
-            config.name,
-            VERSIONS["report"],
-            settings,
-            {"corpus": self.corpus, **inputs},
-            stages.report,
-        )
+
+def report_step(
+    config: BenchmarkConfig, corpus: Step, cells: Sequence[CellPlan], failures: Sequence[Failure] = ()
+) -> Step:
+    """Return the step that tests and reports cells.
+
+    Args:
+        config: The benchmark.
+        corpus: The step that reads the corpus.
+        cells: The cells with results.
+        failures: The cells without.
+    """
+    settings = {
+        "title": config.name,
+        "evaluation": config.evaluation.model_dump(mode="json"),
+        "labels": config.evaluation.labels(),
+        "cells": [list(cell.name) for cell in cells],
+        "failures": [[list(failure.name), failure.reason, failure.digest] for failure in failures],
+    }
+    inputs = {f"{number}.{step.stage}": step for number, cell in enumerate(cells) for step in cell.steps}
+    return Step(
+        "report", config.name, VERSIONS["report"], settings, {"corpus": corpus, **inputs}, stages.report
+    )

@@ -19,7 +19,7 @@ import torch
 
 from pipelines.report.html import html_report
 from pipelines.results.categories import CodeCategories, read_categories
-from pipelines.results.cell import Cell
+from pipelines.results.cell import Cell, CellName, Failure
 from pipelines.results.reading import read_cells, read_dataset, write_results
 from pipelines.results.summary import summarise
 from pipelines.run.progress import CONSOLE, MetricLogger, progress
@@ -275,6 +275,7 @@ def report(config: Config, inputs: Inputs, out: Path, *, cells: Sequence[Cell] |
         reference=evaluation["reference"],
         metric=evaluation["metric"],
         labels=config["labels"],
+        failures=[Failure(CellName(*name), *about) for name, *about in config["failures"]],
     )
     write_results(results, out)
     (out / "report.html").write_text(html_report(results))

@@ -6,17 +6,23 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipelines.manifest import MANIFEST, DamagedError, check_files, write_manifest
+from pipelines.run.lock import exclusive
+from pipelines.screen import ERR
 from semantic_ids.files import atomic_folder
 
 _DIGITS = 16
+_LABEL_LENGTH = 100
 
 Work = Callable[[Mapping[str, Any], Mapping[str, Path], Path], None]
 """Takes the step's settings, the folders of its inputs, and the folder to fill."""
@@ -58,27 +64,26 @@ class Step:
 class Store:
     """Where steps keep their folders.
 
-    A folder is filled under another name, and renamed when its ``manifest.json`` is written. So a folder
-    under its own name is complete. What a killed process left behind is removed.
+    A folder is filled under another name, and renamed when its manifest is written. So a folder under its
+    own name is complete. What a killed process left behind is removed. A folder that is no longer as it was
+    written is moved to ``damaged``, and made again.
 
     Attributes:
         root: Any local folder.
     """
 
     root: Path
+    _checked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def folder(self, step: Step) -> Path:
         """Return where the step's result is, under whichever label it was computed, or will be."""
         stage, digits = self.root / step.stage, step.digest[:_DIGITS]
-        return next(stage.glob(f"*-{digits}"), stage / f"{step.label.replace(' ', '_')}-{digits}")
+        label = re.sub(r"[^\w.·-]+", "_", step.label)[:_LABEL_LENGTH]
+        return next(stage.glob(f"*-{digits}"), stage / f"{label}-{digits}")
 
     def done(self, step: Step) -> bool:
-        """Return whether the result is there."""
-        return (self.folder(step) / "manifest.json").exists()
-
-    def inputs(self, step: Step) -> dict[str, Path]:
-        """Return the folders that the step reads."""
-        return {name: self.folder(source) for name, source in step.inputs.items()}
+        """Return whether the result is there, by the sizes and times of its files."""
+        return self._is_intact(step, every_byte=False)
 
     def make(self, step: Step) -> bool:
         """Compute the step's folder if it is not there, and return whether there was work to do.
@@ -86,37 +91,93 @@ class Store:
         Raises:
             FileNotFoundError: If an input has not been computed.
         """
-        if self.done(step):
-            return False
-        for name, source in step.inputs.items():
-            if not self.done(source):
-                raise FileNotFoundError(f"{step.title} needs {name}, but {source.title} has not been made")
-        folder = self.folder(step)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        self._remove_debris(folder)
-        started = time.monotonic()
-        with atomic_folder(folder) as partial:
-            step.work(step.config, self.inputs(step), partial)
-            manifest = {
-                "stage": step.stage,
-                "label": step.label,
-                "digest": step.digest,
-                "version": step.version,
-                "config": step.config,
-                "inputs": {name: source.digest for name, source in step.inputs.items()},
-                "seconds": time.monotonic() - started,
-            }
-            (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        with self.locked(step.title):
+            if self.done(step):
+                return False
+            inputs = {name: self._checked_input(source, step) for name, source in step.inputs.items()}
+            folder = self.folder(step)
+            self._set_aside(folder)
+            self._remove_debris(folder)
+            started = time.monotonic()
+            with atomic_folder(folder) as partial:
+                step.work(step.config, inputs, partial)
+                facts = {
+                    "stage": step.stage,
+                    "label": step.label,
+                    "digest": step.digest,
+                    "version": step.version,
+                    "config": step.config,
+                    "inputs": {name: source.digest for name, source in step.inputs.items()},
+                    "seconds": time.monotonic() - started,
+                }
+                write_manifest(partial, facts)
+            self._checked.add(step.digest)
         return True
+
+    def checked_folder(self, step: Step) -> Path:
+        """Return the folder of a step that is done, after every byte of it has been checked, once.
+
+        If it is damaged, it is made again.
+        """
+        if step.digest not in self._checked:
+            if not self._is_intact(step, every_byte=True):
+                self._set_aside(self.folder(step))
+                self.make(step)
+            self._checked.add(step.digest)
+        return self.folder(step)
+
+    def damaged(self) -> Iterator[str]:
+        """Check every byte of every folder; set aside what is damaged, and yield what is wrong with it."""
+        with self.locked("verify"):
+            for manifest in sorted(self.root.glob(f"*/*/{MANIFEST}")):
+                folder = manifest.parent
+                if ".partial-" in folder.name or folder.parent.name == "damaged":
+                    continue
+                try:
+                    check_files(folder, every_byte=True)
+                except DamagedError as error:
+                    yield f"{folder.parent.name}/{error}"
+                    self._set_aside(folder, say=False)
+
+    def locked(self, purpose: str) -> AbstractContextManager[None]:
+        """Hold the folder for this process; wait, and say for whom, while another process holds it.
+
+        Args:
+            purpose: What this process does, for the others to say.
+        """
+        return exclusive(self.root, purpose)
+
+    def _checked_input(self, source: Step, step: Step) -> Path:
+        """Return the folder of an input, checked."""
+        if not self.folder(source).exists():
+            raise FileNotFoundError(f"{step.title} needs {source.title}, which has not been made")
+        return self.checked_folder(source)
+
+    def _is_intact(self, step: Step, *, every_byte: bool) -> bool:
+        """Return whether the result is there and as it was written."""
+        try:
+            check_files(self.folder(step), every_byte=every_byte)
+        except (DamagedError, FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def _set_aside(self, folder: Path, *, say: bool = True) -> None:
+        """Move a folder out of the way if it is damaged, and say what is wrong with it."""
+        if not folder.exists():
+            return
+        try:
+            check_files(folder, every_byte=True)
+        except (DamagedError, FileNotFoundError, NotADirectoryError) as error:
+            place = self.root / "damaged" / folder.parent.name
+            place.mkdir(parents=True, exist_ok=True)
+            earlier = len(list(place.glob(f"{glob.escape(folder.name)}.*")))
+            folder.rename(place / f"{folder.name}.{earlier + 1}")
+            if say:
+                ERR.print(f"  damaged, so it is made again: {error} (kept in {place})", style="yellow")
 
     @staticmethod
     def _remove_debris(folder: Path) -> None:
-        """Remove what killed attempts at this folder left behind."""
+        """Remove what killed processes left of this folder; this one holds the lock, so no other lives."""
         for partial in folder.parent.glob(f"{glob.escape(folder.name)}.partial-*"):
-            owner = int(partial.name.split(".partial-")[1].split("-")[0])
-            try:
-                os.kill(owner, 0)
-            except ProcessLookupError:
+            if not partial.name.rpartition(".partial-")[2].startswith(f"{os.getpid()}-"):
                 shutil.rmtree(partial, ignore_errors=True)
-            except PermissionError:
-                continue

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,15 @@ from mlflow.entities import Run
 from pipelines.config.benchmark import NO_TOKENIZER
 from pipelines.report.html import html_report
 from pipelines.report.verdicts import verdicts
-from pipelines.results.cell import Cell, CellIds, CellName, Dataset
+from pipelines.results.cell import Cell, CellIds, CellName, Dataset, Failure
 from pipelines.results.reading import read_results, write_results
-from pipelines.results.summary import Results, summarise
-from pipelines.tracking import Tracker, embedded_uri, scores_of_run
+from pipelines.results.rows import Results
+from pipelines.results.summary import summarise
+from pipelines.tracking.database import database_of, is_kept
+from pipelines.tracking.logbook import Logbook
+from pipelines.tracking.names import accepted_names
+from pipelines.tracking.scores import scores_of_run
+from pipelines.tracking.tracker import Tracker
 from recsys.evaluation.scores import QueryScores
 
 DATASET = Dataset("made-up-shop", "0123456789abcdef" * 4, "data/raw", {"users": 40, "items": 9})
@@ -137,7 +145,7 @@ def test_a_cell_keeps_its_settings_curves_scores_and_dataset(workspace: Path) ->
     assert (data.name, data.digest) == ("made-up-shop", DATASET.digest[:36])
     assert json.loads(data.profile) == {"users": 40, "items": 9}
 
-    read = scores_of_run(run_id, embedded_uri(workspace))
+    read = scores_of_run(run_id, workspace)
     assert read.query_ids.tolist() == one.scores.query_ids.tolist()
     assert read.columns["ndcg_at_10"].tolist() == one.scores.columns["ndcg_at_10"].tolist()
     assert read.evaluation_set == "d"
@@ -223,18 +231,188 @@ def test_cells_may_be_logged_from_threads(workspace: Path) -> None:
     assert found == {run_id: one.digest for run_id, one in zip(run_ids, cells(), strict=True)}
 
 
-def test_a_curve_must_not_hide_a_score(workspace: Path) -> None:
+def test_a_curve_or_diagnostic_of_a_plug_in_does_not_hide_a_score(workspace: Path) -> None:
     tracker = opened(workspace, "clash")
-    with pytest.raises(ValueError, match="named differently: collision_rate"):
-        tracker.log_cell(replace(cell("rq-vae", 0), curves={"collision_rate": [(1, 0.5)]}))
-    with pytest.raises(ValueError, match="named differently: ndcg_at_10, seconds"):
-        tracker.log_cell(replace(cell("rq-vae", 0), diagnostics={"ndcg_at_10": 0.9, "seconds": 3}))
-    assert runs_of(tracker)[1] == []
+    one = cell("rq-vae", 0)
+    told = {"ndcg_at_10": 0.9, "seconds": 3}
+    given = replace(one, curves={"collision_rate": [(1, 0.5)]}, diagnostics=told)
+    run = tracker.client.get_run(tracker.log_cell(given))
+    assert run.data.metrics == pytest.approx(
+        {**one.scores.mean(), "collision_rate": 0.25, "curve collision_rate": 0.5, "seconds": 1.5}
+    )
+
+
+def test_names_that_mlflow_refuses_are_changed_and_stay_distinct(workspace: Path) -> None:
+    odd = [
+        "recall@10",
+        "recall#10",
+        "loss (val)",
+        "/a//b",
+        "..",
+        "",
+        "x" * 300,
+        "x" * 299 + "y",
+        "é",
+        "a:b",
+        "a\nb",
+    ]
+    tracker = opened(workspace, "odd names")
+    given = replace(
+        cell("rq-vae", 0),
+        curves={name: [(1, float(number))] for number, name in enumerate(odd)},
+        diagnostics={f"{name}!": "told" for name in odd},
+    )
+    run = tracker.client.get_run(tracker.log_cell(given))
+    kept = [value for name, value in run.data.metrics.items() if name in accepted_names(odd).values()]
+    assert sorted(kept) == list(range(len(odd)))
+    assert list(run.data.params.values()).count("told") == len(odd)
+
+
+def test_what_a_dead_process_left_running_is_ended(workspace: Path) -> None:
+    left = opened(workspace, "left running")
+    other = Tracker.open(workspace, "left running", "0ther", params={}, dataset=DATASET)
+    status = left.client.get_run(left.run_id).info.status
+    assert (status, other.client.get_run(other.run_id).info.status) == ("KILLED", "RUNNING")
+
+
+def test_a_deleted_experiment_is_named_with_what_to_do(workspace: Path) -> None:
+    tracker = opened(workspace, "deleted")
+    tracker.client.delete_experiment(tracker.experiment_id)
+    with pytest.raises(ValueError, match=f"restore --experiment-id {tracker.experiment_id}`, or run"):
+        opened(workspace, "deleted")
+    tracker.client.restore_experiment(tracker.experiment_id)
+    assert opened(workspace, "deleted").experiment_id == tracker.experiment_id
+
+
+def test_a_failed_cell_is_a_failed_run_that_says_why_until_it_succeeds(workspace: Path) -> None:
+    tracker = opened(workspace, "failing")
+    one = cell("rq-vae", 0)
+    for reason in ("the loss is NaN", "the loss is infinite"):
+        tracker.log_failure(Failure(one.name, reason, one.digest))
+    (failed,) = runs_of(tracker)[1]
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["mlflow.note.content"] == "the loss is infinite"
+    tracker.log_cell(one)
+    assert [run.info.status for run in runs_of(tracker)[1]] == ["FINISHED"]
+
+
+def kept(workspace: Path, name: str) -> bool:
+    return is_kept(workspace, name, "be7c", len(cells()))
+
+
+def test_a_benchmark_is_kept_once_all_of_it_is_there(workspace: Path, tmp_path: Path) -> None:
+    assert not kept(tmp_path, "kept")
+    tracker = opened(workspace, "kept")
+    for one in cells():
+        assert not kept(workspace, "kept")
+        tracker.log_cell(one)
+    assert not kept(workspace, "kept")
+    close(tracker, summarise("kept", DATASET, "", cells(), reference="rq-vae"), tmp_path)
+    assert kept(workspace, "kept")
+    assert not kept(workspace, "another")
+    assert not is_kept(workspace, "kept", "0ther", len(cells()))
+
+    client = tracker.client
+    run = runs_of(tracker)[1][0]
+    for undo, redo in (
+        (lambda: client.delete_run(run.info.run_id), lambda: client.restore_run(run.info.run_id)),
+        (lambda: client.delete_run(tracker.run_id), lambda: client.restore_run(tracker.run_id)),
+        (
+            lambda: client.delete_experiment(tracker.experiment_id),
+            lambda: client.restore_experiment(tracker.experiment_id),
+        ),
+    ):
+        undo()
+        assert not kept(workspace, "kept")
+        redo()
+        assert kept(workspace, "kept")
+    (workspace / "mlartifacts" / run.info.run_id / "artifacts" / "scores.parquet").unlink()
+    assert not kept(workspace, "kept")
+    again = opened(workspace, "kept")
+    for one in cells():
+        again.log_cell(one)
+    close(again, summarise("kept", DATASET, "", cells(), reference="rq-vae"), tmp_path)
+    assert kept(workspace, "kept")
+    assert len(runs_of(again)[1]) == len(cells())
+
+
+def test_a_workspace_may_have_any_name_and_be_moved(workspace: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "a b?c#d%20'e'"
+    shutil.copytree(workspace, odd)  # creating a database takes seconds
+    tracker = opened(odd, "odd")
+    run_id = tracker.log_cell(cell("rq-vae", 0))
+    assert len(scores_of_run(run_id, odd).query_ids) == 40
+    assert not [path for path in tmp_path.iterdir() if path != odd]
+
+    moved = tmp_path / "moved"
+    odd.rename(moved)
+    assert len(scores_of_run(run_id, moved).query_ids) == 40
+    again = opened(moved, "odd")
+    assert again.log_cell(cell("rq-vae", 0)) == run_id
+    again.log_cell(cell("rq-vae", 1))
+    close(again, summarise("odd", DATASET, "", [cell("rq-vae", 0)], reference="rq-vae"), tmp_path)
+    assert not odd.exists()
+
+
+def test_a_database_of_which_the_creation_was_stopped_is_made_anew(tmp_path: Path) -> None:
+    with sqlite3.connect(database_of(tmp_path)) as half:
+        half.execute("CREATE TABLE experiment_tags (key TEXT)")
+    half.close()
+    run_id = opened(tmp_path, "after all").log_cell(cell("rq-vae", 0))
+    assert len(scores_of_run(run_id, tmp_path).query_ids) == 40
+    assert (tmp_path / "half-made-mlflow.db").exists()
+
+
+def test_a_locked_database_delays_no_result_and_loses_none(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipelines.tracking.logbook._WAITS", (1,))
+    logbook = Logbook(partial(opened, workspace, "locked"))
+    locked = sqlite3.connect(database_of(workspace), isolation_level="EXCLUSIVE")
+    locked.execute("BEGIN EXCLUSIVE")
+    logbook.log(cells()[0])
+    locked.rollback()
+    locked.close()
+    assert "logging later" in capfd.readouterr().err
+    for one in cells()[1:]:
+        logbook.log(one)
+    results = summarise("locked", DATASET, "", cells(), reference="rq-vae")
+    write_results(results, tmp_path)
+    (tmp_path / "report.html").write_text("")
+    assert logbook.close(results, tmp_path) == ""
+    assert kept(workspace, "locked")
+
+
+def test_a_server_that_is_down_is_named_and_ends_nothing(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.tracking.logbook._WAITS", ())
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    down = partial(
+        Tracker.open,
+        workspace,
+        "down",
+        "be7c",
+        params={},
+        dataset=DATASET,
+        tracking_uri="http://alice:pass-word@127.0.0.1:9",
+    )
+    logbook = Logbook(down)
+    logbook.log(cells()[0])
+    results = summarise("down", DATASET, "", cells(), reference="rq-vae")
+    reason = logbook.close(results, tmp_path)
+    assert "127.0.0.1" in reason
+    assert "the same command logs what is missing" in reason
+    assert "pass-word" not in reason
+    logbook.fail()
 
 
 def test_scores_are_asked_of_a_cell(workspace: Path) -> None:
     tracker = opened(workspace, "asked")
     with pytest.raises(ValueError, match=r"keeps no scores\.parquet; give the run of one tokenizer"):
-        scores_of_run(tracker.run_id, embedded_uri(workspace))
+        scores_of_run(tracker.run_id, workspace)
     with pytest.raises(ValueError, match="no run 0123"):
-        scores_of_run("0123", embedded_uri(workspace))
+        scores_of_run("0123", workspace)
+    with pytest.raises(ValueError, match="say where the benchmark ran"):
+        scores_of_run(tracker.run_id, workspace / "elsewhere")
+    assert not (workspace / "elsewhere").exists()

@@ -36,6 +36,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield partial
         _flush(partial)
         partial.replace(path)
+        _flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -44,8 +45,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder; rename it to ``path`` when the block succeeds.
 
-    If another process has created ``path`` in the meantime, that folder stays and the temporary one is
-    removed, so only use this where both hold the same content.
+    All files are on disk before the rename, as in :func:`atomic_write`. If another process has created
+    ``path`` in the meantime, that folder stays and the temporary one is removed, so only use this where both
+    hold the same content.
 
     Args:
         path: Final path of the folder. Its parent is created if it does not exist.
@@ -58,11 +60,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        for inner in partial.rglob("*"):
+            _flush(inner)
         try:
             partial.rename(path)
         except OSError:
             if not path.is_dir():
                 raise
+        _flush(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -73,6 +78,12 @@ def _unique() -> str:
 
 
 def _flush(path: Path) -> None:
-    """Wait until the content of a file is on disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    """Wait until the content of a file, or the list of a folder's files, is on disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError:
+        if not path.is_dir():  # some network drives cannot do this for folders
+            raise
+    finally:
+        os.close(file)

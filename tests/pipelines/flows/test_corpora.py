@@ -11,7 +11,7 @@ from pipelines.config.benchmark import BenchmarkConfig
 from pipelines.config.loading import load_config
 from pipelines.report.html import html_report
 from pipelines.results.reading import read_results
-from pipelines.results.summary import Results
+from pipelines.results.rows import Results
 from pipelines.run.plan import plan
 from pipelines.run.store import Store
 from recsys.datasets.readers import READERS

@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.responses import DeploymentResponse
 
 from pipelines.config.loading import load_config
-from pipelines.tracking import embedded_uri
+from pipelines.tracking.database import embedded_uri
 
 ROOT = Path(__file__).parents[3]
 FILE = Path("pipelines", "prefect.yaml")

@@ -16,7 +16,7 @@ from pipelines.config.base import ConfigError
 from pipelines.config.loading import load_config
 from pipelines.run.plan import plan
 from pipelines.run.store import Step
-from pipelines.tracking import embedded_uri
+from pipelines.tracking.database import embedded_uri
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.ensemble import Ensemble
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pipelines.config.benchmark import NO_RETRIEVER
+from pipelines.manifest import write_manifest
 from pipelines.results.cell import CellName
 from pipelines.results.reading import read_cell
 
@@ -11,8 +11,7 @@ from pipelines.results.reading import read_cell
 def test_a_cell_knows_whose_codes_it_has_and_what_became_of_collisions(tmp_path: Path) -> None:
     for stage, config in (("tokenize", {"collisions": "digit"}), ("fit", {"kind": "tiger"})):
         (tmp_path / stage).mkdir()
-        manifest = {"digest": f"digest of {stage}", "seconds": 2.0, "config": config}
-        (tmp_path / stage / "manifest.json").write_text(json.dumps(manifest))
+        write_manifest(tmp_path / stage, {"digest": f"digest of {stage}", "seconds": 2.0, "config": config})
         (tmp_path / stage / "curves.jsonl").write_text('{"step": 5, "loss": 0.5}\n')
     (tmp_path / "tokenize" / "quality.json").write_text('{"gini": 0.25}')
     (tmp_path / "tokenize" / "code_categories.json").write_text(

@@ -10,7 +10,8 @@ from scipy import stats
 from pipelines.config.benchmark import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.results.categories import CodeCategories
 from pipelines.results.cell import Cell, CellIds, CellName, Dataset
-from pipelines.results.summary import Results, summarise
+from pipelines.results.rows import Results
+from pipelines.results.summary import summarise
 from recsys.evaluation.scores import QueryScores
 from recsys.evaluation.significance import holm
 

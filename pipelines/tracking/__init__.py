@@ -1,0 +1,1 @@
+"""MLflow: what a benchmark keeps there, where, and what happens while it cannot be reached."""
