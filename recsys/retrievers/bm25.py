@@ -33,8 +33,9 @@ class Bm25(Retriever):
     *The Probabilistic Relevance Framework: BM25 and Beyond*, 2009, §3.4. The 1 inside the logarithm keeps the
     weight of a term above 0 even if most texts contain it.)
 
-    Terms are runs of letters and digits in lower case. Equal scores are in the order of the items; this
-    includes items without any word of the query, whose score is 0.
+    Terms are the :func:`~recsys.texts.words.words` of the texts: runs of letters and digits, and pairs of
+    neighbouring characters in Chinese, Japanese, Korean, Thai and the like. Equal scores are in the order of
+    the items; this includes items without any word of the query, whose score is 0.
 
     Args:
         k1: Saturation, at least 0: the larger it is, the more further occurrences of a term add.
@@ -123,11 +124,13 @@ def _counts(texts: Sequence[str]) -> sp.csr_array:
     # Imported here, because scikit-learn imports slowly and most retrievers do not need it.
     from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415
 
+    from recsys.texts.words import words  # noqa: PLC0415
+
     hashing = HashingVectorizer(
         n_features=_HASHES,
         alternate_sign=False,
         norm=None,
-        token_pattern=r"\w+",  # noqa: S106  (sizes, shades and term ids may have one digit)
+        analyzer=words,
         dtype=np.float32,
     )
     return sp.csr_array(hashing.transform(texts))

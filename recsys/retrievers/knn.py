@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -145,7 +144,7 @@ class ItemKnn(NearestItems):
 
 
 class ContentKnn(NearestItems):
-    """Compares items by their texts: the cosine of the TF-IDF of their words."""
+    """Compares items by their texts: the cosine of the TF-IDF of their :func:`~recsys.texts.words.words`."""
 
     uses_texts = True
 
@@ -191,14 +190,15 @@ def _word_vectors(texts: Sequence[str]) -> sp.csr_array:
     """Return ``(N, words)``: the TF-IDF of each text, scaled to length 1; zeros for unknown items.
 
     Raises:
-        ValueError: If no text has a word of two letters or more.
+        ValueError: If no text has a word.
     """
     # Imported here, because scikit-learn imports slowly and most retrievers do not need it.
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
 
     from recsys.texts.item_texts import NO_TEXT  # noqa: PLC0415
+    from recsys.texts.words import words  # noqa: PLC0415
 
     known = ["" if text == NO_TEXT else text for text in texts]
-    if not any(re.search(r"\w\w", text) for text in known):
-        raise ValueError("there are no words of two letters or more in any of the texts to compare items by")
-    return sp.csr_array(TfidfVectorizer(sublinear_tf=True).fit_transform(known))
+    if not any(map(words, known)):
+        raise ValueError("there are no words in any of the texts to compare items by")
+    return sp.csr_array(TfidfVectorizer(analyzer=words, sublinear_tf=True).fit_transform(known))

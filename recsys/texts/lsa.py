@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from recsys.texts.encoder import OnProgress, TextEncoder
+from recsys.texts.words import words
 from semantic_ids.types import Floats
 
 MAX_TERMS = 2**15
@@ -21,6 +21,8 @@ MAX_TEXTS = 2**18
 
 class LatentSemanticAnalysis(TextEncoder):
     """TF-IDF of words and word pairs, projected on the leading singular directions (Deerwester et al. 1990).
+
+    Words are those of :func:`~recsys.texts.words.words`: also those of languages that set no blanks.
 
     It learns from the items' texts only, and needs no pretrained model. Where there are queries, or more
     than :data:`MAX_TEXTS` items, items get slightly different vectors than without.
@@ -47,7 +49,7 @@ class LatentSemanticAnalysis(TextEncoder):
         Raises:
             ValueError: If no text holds a word.
         """
-        if not any(re.search(r"\w", text) for text in texts):
+        if not any(map(words, texts)):
             raise ValueError("there are no words in any of the texts to embed")
         vectors = self._vectors(texts, queries)
         on_progress(len(vectors), len(vectors))
@@ -62,7 +64,9 @@ class LatentSemanticAnalysis(TextEncoder):
         vectorizer = TfidfVectorizer(
             ngram_range=(1, 2),
             sublinear_tf=True,
-            token_pattern=r"\w+",  # noqa: S106  (sizes, shades and term ids may have one digit)
+            tokenizer=words,
+            token_pattern=None,
+            lowercase=False,
             max_features=MAX_TERMS,
             dtype=np.float32,
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from math import log
 from pathlib import Path
 
@@ -148,3 +149,20 @@ def test_terms_are_told_apart_in_a_large_vocabulary() -> None:
     ranking = fitted(texts).rank(ask(asked), 2)
     assert ranking.items[:, 0].tolist() == list(range(0, 4000, 40))
     assert (ranking.scores[:, 1] == 0).all()
+
+
+ADJECTIVES = ["軽量", "防水", "大容量", "子供用", "業務用"]
+NOUNS = ["自転車カバー", "炊飯器", "登山靴", "電気毛布", "水筒", "掃除機"]
+
+
+def test_queries_in_japanese_find_the_text_that_holds_them() -> None:
+    pairs = [adjective + noun for adjective in ADJECTIVES for noun in NOUNS]
+    texts = [f"Title: 新型{pair}送料無料" for pair in pairs]
+    spaced = [f"{adjective} {noun}" for adjective in ADJECTIVES for noun in NOUNS]
+    for queries in (pairs, spaced, [unicodedata.normalize("NFD", pair) for pair in pairs]):
+        assert fitted(texts).rank(ask(queries), 1).items[:, 0].tolist() == list(range(len(texts)))
+
+
+def test_queries_without_accents_find_texts_with_them() -> None:
+    texts = ["Title: soap", "Title: Crème Brûlée CAFÉ", "Title: tent"]
+    assert fitted(texts).rank(ask(["creme", "café", "cafe"]), 1).items.tolist() == [[1], [1], [1]]

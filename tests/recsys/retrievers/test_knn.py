@@ -97,6 +97,16 @@ def test_content_knn_compares_words_and_knows_nothing_of_items_without_text() ->
     assert cake.scores[0, 0] > tea.scores[0, 0] > 0
 
 
+def test_content_knn_compares_words_of_languages_without_blanks_and_of_one_letter() -> None:
+    texts = ["防水登山靴", "軽量電気毛布", "子供用登山靴", "防水CAFÉバッグ", "cafe 7", "size 7"]
+    data, ids = split(TAKEN), SemanticIds(np.arange(6)[:, None], (6,))
+    retriever = ContentKnn().fit(data.train, data.valid, ids, texts=texts)
+    ranking = retriever.rank(ask([[0], [4]]), 6)
+    assert ranking.items[0, :2].tolist() == [2, 3]
+    assert set(ranking.items[1, :2].tolist()) == {3, 5}
+    assert (ranking.scores > 0).sum(axis=1).tolist() == [2, 2]
+
+
 def test_the_sum_adds_the_weighted_cosine_of_the_texts() -> None:
     def by_item(retriever: NearestItems) -> np.ndarray:
         ranking = retriever.rank(ask([[0, 2], [5, 1, 4]]), 6)
