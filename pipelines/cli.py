@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
+import shlex
 import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipelines.data_cli import data
+from pipelines.paths import user_path
+from pipelines.redaction import redacted
+from pipelines.screen import ERR, OUT, survive_any_terminal, words
+from pipelines.signals import EndingOnSignals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,12 +25,14 @@ app = typer.Typer(
     help="Which tokenizer gives the semantic IDs that recommend best, and is the difference real?",
 )
 app.add_typer(data, name="data")
-OUT = Console(highlight=False)
+SIGNALS = EndingOnSignals()
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key of the file: data.raw=FOLDER.")
 ]
-Workspace = Annotated[Path, typer.Option(help="Where a benchmark keeps MLflow's database.")]
+Workspace = Annotated[
+    Path, typer.Option(parser=user_path, metavar="FOLDER", help="The workspace of a benchmark.")
+]
 TrackingUri = Annotated[str, typer.Option(help="Of an MLflow server; overrides --workspace.")]
 
 
@@ -48,43 +52,48 @@ def run(
     from pipelines.config.loading import load_config  # noqa: PLC0415
     from pipelines.report.console import console_report  # noqa: PLC0415
     from pipelines.results.reading import read_results  # noqa: PLC0415
+    from pipelines.run.execution import IncompleteError, execute, is_complete  # noqa: PLC0415
     from pipelines.run.plan import plan  # noqa: PLC0415
+    from pipelines.run.servers import check_prefect, reach_this_machine_directly  # noqa: PLC0415
     from pipelines.run.store import Store  # noqa: PLC0415
 
+    SIGNALS.advice = "the same command goes on where this one was"
+    reach_this_machine_directly()
     settings = [*(settings or []), *(["data.skip_bad_lines=true"] if skip_bad_lines else [])]
     chosen = load_config(config, settings)
     planned, store = plan(chosen), Store(chosen.workspace / "stages")
     is_done = [store.done(step) for step in planned.steps()]
     todo, done = is_done.count(False), is_done.count(True)
-    tracked = chosen.tracking_uri or (chosen.workspace / "mlflow.db").exists()
-    if not todo and store.done(planned.report) and tracked:
+    problem = ""
+    if is_complete(planned):
+        report = store.checked_folder(planned.report)
         OUT.print(f"Nothing to do: all {done} steps of {chosen.name} were done before.")
     else:
-        OUT.print(
-            f"[bold]{chosen.name}[/bold]: {todo} steps to do, {done} done before, in {chosen.workspace}"
-        )
+        steps = f": {todo} steps to do, {done} done before, in {chosen.workspace}"
+        OUT.print(words((chosen.name, "bold"), steps), soft_wrap=True)
         started = time.monotonic()
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        # By itself SIGTERM would end Python before the run is marked as failed.
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-        if os.environ.get("PREFECT_API_URL"):
-            # An error is printed once, at the end, and not with every attempt.
-            os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-            from pipelines.run.flows import flow_of  # noqa: PLC0415 — starts slowly
+        try:
+            if api := os.environ.get("PREFECT_API_URL"):
+                check_prefect(api)
+                # An error is printed once, at the end, and not with every attempt.
+                os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+                from pipelines.run.flows import flow_of  # noqa: PLC0415 — starts slowly
 
-            flow_of(planned)(str(config), settings)
-        else:
-            from pipelines.run.execution import execute  # noqa: PLC0415 — starts slowly
-
-            execute(planned)
+                report = Path(flow_of(planned)(str(config), [*map(redacted, settings)]))
+            else:
+                report = Path(execute(planned))
+        except IncompleteError as incomplete:
+            report, problem = incomplete.report, str(incomplete)
         OUT.print(f"Done in {time.monotonic() - started:.0f} s.")
 
-    report = store.folder(planned.report)
     OUT.print(console_report(read_results(report)))
     where = chosen.tracking_uri or f"sqlite:///{chosen.workspace / 'mlflow.db'}"
     OUT.print("\nLook next:", style="bold")
-    OUT.print(f"  {report / 'report.html'}", soft_wrap=True)
-    OUT.print(f"  mlflow ui --backend-store-uri {where}", soft_wrap=True)
+    OUT.print(f"  {shlex.quote(str(report / 'report.html'))}", soft_wrap=True)
+    OUT.print(f"  mlflow ui --backend-store-uri {shlex.quote(where)}", soft_wrap=True)
+    if problem:
+        raise RuntimeError(problem)
 
 
 @app.command()
@@ -96,12 +105,11 @@ def compare(
 ) -> None:
     """Compare two runs on the same queries: a paired t-test for every metric that both have."""
     from pipelines.report.formatting import decimal, interval, p_value  # noqa: PLC0415
-    from pipelines.tracking import embedded_uri, scores_of_run  # noqa: PLC0415
+    from pipelines.tracking.scores import scores_of_run  # noqa: PLC0415
     from recsys.evaluation.hypothesis_tests import paired_t_test  # noqa: PLC0415
     from recsys.evaluation.scores import check_comparable  # noqa: PLC0415
 
-    uri = tracking_uri or embedded_uri(workspace)
-    a, b = scores_of_run(run_a, uri), scores_of_run(run_b, uri)
+    a, b = (scores_of_run(run, workspace, tracking_uri) for run in (run_a, run_b))
     check_comparable(a, b)
     table = Table("metric", "A", "B", "B - A", "95 % interval", "p", "effect size")
     for metric in a.columns:
@@ -118,6 +126,30 @@ def compare(
             )
     OUT.print(table)
     OUT.print(f"{len(a.query_ids)} queries; p of the paired two-sided t-test, not adjusted.")
+
+
+@app.command()
+def verify(
+    workspace: Workspace = Path("workspace"),
+) -> None:
+    """Read every file of a workspace again, and set aside the steps whose files are damaged.
+
+    The next run makes them again. (A run checks every file of the steps that it builds on, and of all others
+    their sizes and times.)
+    """
+    from pipelines.run.store import Store  # noqa: PLC0415
+
+    folder = workspace / "stages"
+    if not folder.is_dir():
+        raise ValueError(f"there is no {folder}; say where the benchmark ran with --workspace")
+    damaged = list(Store(folder).damaged())
+    for what in damaged:
+        OUT.print(f"damaged: {what}")
+    if damaged:
+        raise ValueError(
+            f"{len(damaged)} steps are damaged and were moved to {folder / 'damaged'}; run again"
+        )
+    OUT.print("All files are as they were written.")
 
 
 @app.command()
@@ -157,9 +189,11 @@ def tokenizers() -> None:
 
 def main() -> None:
     """Run the command; an error that a user can fix is one message, not a traceback."""
+    survive_any_terminal()
     sys.path.append(os.getcwd())  # a plug-in named as module:Class may lie in the current folder
     try:
-        app()
+        with SIGNALS:
+            app()
     except Exception as error:
         if os.environ.get("GRITREC_TRACEBACK"):
             raise
@@ -167,8 +201,7 @@ def main() -> None:
         what = str(error) if expected else f"{type(error).__name__}: {error} (GRITREC_TRACEBACK=1 says where)"
         if type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
             what = f"Prefect's server did not answer ({error}); the same command goes on where this one was"
-        message = f"[bold red]Error:[/bold red] {escape(what)}"
-        Console(stderr=True, highlight=False).print(message, soft_wrap=True)
+        ERR.print(words(("Error: ", "bold red"), what), soft_wrap=True)
         sys.exit(1)
 
 

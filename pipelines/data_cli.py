@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
-from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,11 +19,13 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from pipelines.paths import user_path
+from pipelines.screen import ERR, OUT, printable, words
+
 if TYPE_CHECKING:
     from recsys.datasets.cards import Card
 
 data = typer.Typer(no_args_is_help=True, help="Which corpora there are, and how to get them.")
-OUT = Console(highlight=False)
 
 
 @data.command("get")
@@ -35,7 +35,10 @@ def get(
         str | None, typer.Option(help="Which part of the corpus, where it has parts.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Where the files go; the card's folder if not given.")
+        Path | None,
+        typer.Option(
+            parser=user_path, metavar="FOLDER", help="Where the files go; the card's folder if not given."
+        ),
     ] = None,
 ) -> None:
     """Download a corpus, or check the files that are there.
@@ -49,14 +52,17 @@ def get(
     place = folder or card.folder
     _introduce(card, place)
     with _progress() as progress:
-        tasks = {file.name: progress.add_task(file.name, visible=False, total=None) for file in card.files}
+        tasks = {
+            file.name: progress.add_task(printable(file.name), visible=False, total=None)
+            for file in card.files
+        }
         files = fetch(
             card,
             place,
             lambda file, done, total: progress.update(tasks[file], completed=done, total=total, visible=True),
         )
     OUT.print(
-        f"\nAll files are there. In a benchmark file:\n\n{_as_config(card, place, files)}", markup=False
+        f"\nAll files are there. In a benchmark file:\n\n{_as_config(card, place, files)}", soft_wrap=True
     )
 
 
@@ -72,28 +78,28 @@ def check(
 ) -> None:
     """Read a corpus as a run would, but without its k-core, and summarise it on one screen.
 
-    Broken lines are counted. What no run could read is an error that names file and line.
+    Broken lines are counted. What no run could read is an error that names file and line. Of a benchmark file
+    only the section data is looked at.
     """
-    from pipelines.config.loading import load_config, load_data  # noqa: PLC0415
+    from pipelines.config.loading import load_data  # noqa: PLC0415
     from pipelines.run.stages import read_raw  # noqa: PLC0415
     from recsys.datasets.health import health  # noqa: PLC0415
 
-    given = settings or []
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is no benchmark file and no folder; gritrec data list tells of corpora"
         )
     if path.suffix not in (".yaml", ".yml") and not path.is_dir():
         raise ValueError(f"{path} is no benchmark file (YAML); of raw files give the folder")
-    chosen = load_data(path, given) if path.is_dir() else load_config(path, given).data
+    chosen = load_data(path, settings or [])
     changes = {"k_core": 1, "skip_bad_lines": True}
     options = {**chosen.options, **{name: value for name, value in changes.items() if name in chosen.options}}
-    with TemporaryDirectory() as scratch, OUT.status("reading ..."):
+    with TemporaryDirectory() as scratch, ERR.status("reading ...", spinner=ERR.spinner):
         corpus = read_raw({**chosen.model_dump(), "options": options}, chosen.raw, Path(scratch))
     for heading, facts in health(corpus).items():
         OUT.print(heading, style="bold")
         for name, value in facts.items():
-            OUT.print(f"  {name:32} {value}", markup=False, soft_wrap=True)
+            OUT.print(f"  {name:32} {value}", soft_wrap=True)
 
 
 @data.command("list")
@@ -103,14 +109,14 @@ def list_() -> None:
 
     for card in all_cards():
         licence = re.split(r";|\. | \(| under ", card.licence)[0].removesuffix(".")
-        OUT.print(f"[bold]{card.name:24}[/bold]{_size(card):12}on this disk: {_present(card)}")
-        OUT.print(f"  {card.title}", markup=False, style="dim", soft_wrap=True)
-        OUT.print(f"  {licence}", markup=False, style="dim", soft_wrap=True)
+        OUT.print(words((f"{card.name:24}", "bold"), f"{_size(card):12}on this disk: {_present(card)}"))
+        OUT.print(f"  {card.title}", style="dim", soft_wrap=True)
+        OUT.print(f"  {licence}", style="dim", soft_wrap=True)
 
 
 def _introduce(card: Card, folder: Path) -> None:
     """Print what a corpus is, its licence, and where its files go."""
-    OUT.print(f"[bold]{escape(card.title)}[/bold]")
+    OUT.print(card.title, style="bold")
     for label, text in {
         "licence": card.licence,
         "cite": card.citation,
@@ -118,18 +124,18 @@ def _introduce(card: Card, folder: Path) -> None:
         "size": _size(card),
         "folder": str(folder),
     }.items():
-        OUT.print(f"  {label:8} {text}", markup=False, soft_wrap=True)
+        OUT.print(f"  {label:8} {text}", soft_wrap=True)
 
 
 def _progress() -> Progress:
     """Return a progress bar for downloads."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=OUT,
+        console=ERR,
     )
 
 

@@ -7,7 +7,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from semantic_ids.choices import check_arguments
 from semantic_ids.plugins import nearest_name
@@ -20,7 +27,7 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """A part of a benchmark file. An unknown key is an error that suggests the nearest known one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -56,10 +63,18 @@ def checked_arguments(
             checked[name] = group(**checked_arguments(f"{name} of {what.partition(' ')[2]}", group, value))
             continue
         try:
-            checked[name] = TypeAdapter(kind).validate_python(value)
+            checked[name] = _adapter(kind).validate_python(value)
         except ValidationError as error:
             raise ValueError(f"{what} cannot have {name} = {value!r}: {error.errors()[0]['msg']}") from error
     return checked
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what converts values to a type, and refuses numbers that are not finite."""
+    try:
+        return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+    except PydanticUserError:  # a type with a configuration of its own
+        return TypeAdapter(kind)
 
 
 def parameter_types(function: Callable[..., Any]) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from pipelines.config.base import Section
 from pipelines.config.data import DataConfig
+from pipelines.config.fields import BenchmarkName, TrackingUri, UserPath, not_finite
 from pipelines.config.methods import RetrieverConfig, TextConfig, TokenizerConfig
+from pipelines.redaction import redacted, secrets_in
 from recsys.evaluation.metrics import METRICS
 from semantic_ids.collisions import Collisions
 from semantic_ids.plugins import nearest_name
@@ -27,7 +29,8 @@ class EvaluationConfig(Section):
 
     Attributes:
         metrics: Names in :data:`recsys.evaluation.metrics.METRICS`, or ``module:attribute``.
-        cutoffs: The values of K, as in Recall@K.
+        cutoffs: The values of K, as in Recall@K. Where K is larger than the catalogue, the whole catalogue is
+            ranked.
         exclude_seen: Leave items of a user's own history out of all rankings.
         metric: The main metric, by which verdicts are given, such as ``ndcg_at_10``.
         reference: The tokenizer with which all others are compared.
@@ -36,7 +39,9 @@ class EvaluationConfig(Section):
     """
 
     metrics: tuple[str, ...] = Field(default=("recall", "ndcg"), min_length=1)
-    cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 50, 100), min_length=1)
+    cutoffs: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = Field(
+        default=(5, 10, 50, 100), min_length=1
+    )
     exclude_seen: bool = False
     metric: str = "ndcg_at_10"
     reference: str = "rq-vae"
@@ -50,6 +55,14 @@ class EvaluationConfig(Section):
             if names.count(name) > 1:
                 raise ValueError(f"metric {name!r} is listed twice")
         return metrics
+
+    @field_validator("cutoffs")
+    @classmethod
+    def _distinct_cutoffs(cls, cutoffs: tuple[int, ...]) -> tuple[int, ...]:
+        for cutoff in cutoffs:
+            if cutoffs.count(cutoff) > 1:
+                raise ValueError(f"{cutoff} is listed twice")
+        return cutoffs
 
     @model_validator(mode="after")
     def _metric_is_measured(self) -> Self:
@@ -71,7 +84,9 @@ class BenchmarkConfig(Section):
     Attributes:
         name: Name of the benchmark and of its MLflow experiment.
         workspace: Folder for everything that is produced: stages, MLflow's database and artifacts.
-        tracking_uri: Address of an MLflow server; if empty, the workspace has a database of its own.
+        tracking_uri: Address of an MLflow server; if empty, the workspace has a database of its own. A
+            password in it is used, but hidden wherever the configuration is shown or kept: it is in
+            neither ``repr`` nor ``model_dump``.
         seeds: Each seed gives every random tokenizer and retriever one run.
         data: The corpus.
         text: How texts become vectors.
@@ -83,9 +98,9 @@ class BenchmarkConfig(Section):
         evaluation: What is measured.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    workspace: Path = Path("workspace")
-    tracking_uri: str = ""
+    name: BenchmarkName
+    workspace: UserPath = Path("workspace")
+    tracking_uri: TrackingUri = Field("", repr=False)
     seeds: tuple[Annotated[int, Field(strict=True, ge=0, lt=2**32)], ...] = Field((0,), min_length=1)
     data: DataConfig
     text: TextConfig = TextConfig()
@@ -94,6 +109,36 @@ class BenchmarkConfig(Section):
     tokenizers: tuple[TokenizerConfig, ...] = ()
     retrievers: tuple[RetrieverConfig, ...] = ()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets(cls, values: Any) -> Any:
+        """Refuse secrets, because settings are kept in MLflow and in manifests."""
+        for place in secrets_in(values):
+            if place != "tracking_uri":
+                raise ValueError(
+                    f"{place} holds a secret, which would be kept with the results. Credentials come from "
+                    "the environment: HF_TOKEN, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, AWS_…"
+                )
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _finite_numbers(cls, values: Any) -> Any:
+        for place in not_finite(values):
+            raise ValueError(f"{place} must be a finite number")
+        return values
+
+    @field_serializer("tracking_uri")
+    def _without_secrets(self, uri: str) -> str:
+        return redacted(uri)
+
+    @field_validator("name")
+    @classmethod
+    def _not_mlflow_s_own(cls, name: str) -> str:
+        if name.casefold() == "default":
+            raise ValueError(f"{name!r} is the name of MLflow's own experiment; give the benchmark another")
+        return name
 
     @field_validator("tokenizers", "retrievers")
     @classmethod

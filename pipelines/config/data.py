@@ -10,6 +10,8 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from pipelines.config.base import Section, checked_arguments, parameter_types
+from pipelines.config.fields import UserPath
+from pipelines.paths import user_path
 from recsys.datasets.readers import READERS, is_search
 
 
@@ -23,9 +25,9 @@ class ShopConfig(Section):
         signal: Share of what shoppers do that follows their habits; the rest is random.
     """
 
-    users: int = Field(2000, ge=10)
-    items: int = Field(1000, ge=100)
-    seed: int = Field(0, ge=0)
+    users: int = Field(2000, ge=10, le=10**7)
+    items: int = Field(1000, ge=100, le=10**7)
+    seed: int = Field(0, ge=0, lt=2**32)
     signal: float = Field(1.0, ge=0, le=1)
 
 
@@ -44,7 +46,7 @@ class DataConfig(Section):
     """
 
     reader: str
-    raw: Path | None = None
+    raw: UserPath | None = None
     shop: ShopConfig | None = None
     files: dict[str, str] = Field({})
     options: dict[str, Any] = Field({})
@@ -69,7 +71,7 @@ class DataConfig(Section):
         }
         return {
             **{key: values[key] for key in ("reader", "raw", "shop") if key in values},
-            "files": {key: str(value) for key, value in known.items() if key in files and value},
+            "files": {key: str(user_path(value)) for key, value in known.items() if key in files and value},
             "options": {key: value for key, value in known.items() if key not in files},
         }
 

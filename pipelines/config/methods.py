@@ -6,11 +6,13 @@ import inspect
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pipelines.config.base import Section, checked_arguments
+from pipelines.config.fields import UserPath, check_name
+from pipelines.paths import user_path
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.registry import RETRIEVERS
 from recsys.texts.embedding import find_encoder
@@ -29,9 +31,14 @@ class TextConfig(Section):
         params: Other constructor arguments of the encoder.
     """
 
-    encoder: str = "lsa"
-    dimensions: int = Field(default=256, ge=1)
+    encoder: str = Field(default="lsa", min_length=1)
+    dimensions: int = Field(default=256, ge=1, le=2**16)
     params: dict[str, Any] = Field(default={})
+
+    @field_validator("encoder")
+    @classmethod
+    def _expanded(cls, encoder: str) -> str:
+        return str(user_path(encoder)) if encoder.startswith("~") else encoder
 
     @model_validator(mode="after")
     def _arguments_fit(self) -> Self:
@@ -51,6 +58,9 @@ class TextConfig(Section):
         return checked_arguments(f"text encoder {self.encoder!r}", kind, {**shared, **self.params})
 
 
+ColumnName = Annotated[str, Field(min_length=1)]
+
+
 class CodesConfig(Section):
     """A table of codes that others published; its path alone is enough.
 
@@ -62,16 +72,23 @@ class CodesConfig(Section):
         codebook_size: Number of codes per level, if it is known.
     """
 
-    file: Path
-    key: str = "item_id"
-    column: str | tuple[str, ...] = "codes"
+    file: UserPath
+    key: str = Field("item_id", min_length=1)
+    column: ColumnName | tuple[ColumnName, ...] = "codes"
     levels: int | None = Field(None, ge=1)
-    codebook_size: int | None = Field(None, ge=1)
+    codebook_size: int | None = Field(None, ge=1, le=2**24)
 
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, value: Any) -> Any:
         return {"file": value} if isinstance(value, str) else value
+
+    @field_validator("column")
+    @classmethod
+    def _distinct_columns(cls, column: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not column or (isinstance(column, tuple) and len({*column}) < len(column)):
+            raise ValueError("name one column for each level, each once")
+        return column
 
     @field_validator("file")
     @classmethod
@@ -95,7 +112,7 @@ class TokenizerConfig(Section):
 
     recipe: str = ""
     codes: CodesConfig | None = None
-    name: str = Field("", pattern=r"^[^/]*$")
+    name: str = ""
     params: dict[str, Any] = Field(default={})
     collisions: Collisions | None = None
 
@@ -115,7 +132,7 @@ class TokenizerConfig(Section):
         else:
             check_arguments(f"tokenizer {self.recipe!r}", recipe(self.recipe).tokenizer, self.params)
             name = self.recipe.rpartition(":")[2]
-        return self if self.name else self.model_copy(update={"name": name})
+        return self.model_copy(update={"name": check_name(self.name or name)})
 
     def create(self, shared: Mapping[str, Any]) -> Tokenizer:
         """Return the unfitted tokenizer: its recipe, then ``shared`` as far as it applies, then ``params``.
@@ -144,10 +161,10 @@ class RetrieverConfig(Section):
     """
 
     kind: str
-    name: str = Field("", pattern=r"^[^/]*$")
+    name: str = ""
     params: dict[str, Any] = Field(default={})
     members: tuple[str, ...] = ()
-    times: int = Field(1, ge=1)
+    times: int = Field(1, ge=1, le=1000)
 
     @model_validator(mode="before")
     @classmethod
@@ -172,7 +189,7 @@ class RetrieverConfig(Section):
             raise ValueError(
                 f"a retriever of kind {self.kind!r} is fitted once; name it in an ensemble with times"
             )
-        return self if self.name else self.model_copy(update={"name": self.kind.rpartition(":")[2]})
+        return self.model_copy(update={"name": check_name(self.name or self.kind.rpartition(":")[2])})
 
     @property
     def type(self) -> type[Retriever]:

@@ -21,7 +21,7 @@ from pipelines.report.tables import (
     tokenizer_table,
 )
 from pipelines.report.verdicts import verdicts
-from pipelines.results.summary import Results
+from pipelines.results.rows import Results
 
 _HTML_ONLY = ("seeds", "distortion per bit", "dead codes", "Gini", "unique IDs", "encode seconds")
 _COMPARISON = (*NAMES, "difference", "95 % interval", "p (Holm)", "verdict")

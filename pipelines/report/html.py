@@ -17,7 +17,7 @@ from pipelines.report.tables import (
     tokenizer_table,
 )
 from pipelines.report.verdicts import verdicts
-from pipelines.results.summary import Results
+from pipelines.results.rows import Results
 
 _COLLISIONS_NOTE = """<em>Collisions</em>: share of items whose codes another item has too. Such items
 get the same score, unless a column <em>collisions by</em> says otherwise. By <em>digit</em>: one more

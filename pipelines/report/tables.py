@@ -17,7 +17,7 @@ from pipelines.report.formatting import (
     p_value,
     percent,
 )
-from pipelines.results.summary import Results, Row, TokenizerRow
+from pipelines.results.rows import Results, Row, TokenizerRow
 from recsys.evaluation.hypothesis_tests import TESTS, TestResult
 from recsys.evaluation.significance import Comparison
 

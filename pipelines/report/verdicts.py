@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.report.formatting import decimal, interval, p_value
-from pipelines.results.summary import Results, Row
+from pipelines.results.rows import Results, Row
 from recsys.evaluation.hypothesis_tests import TESTS, TestResult
 from recsys.evaluation.significance import Comparison
 

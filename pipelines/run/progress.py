@@ -10,11 +10,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.status import Status
 
-CONSOLE = Console(stderr=True, highlight=False)
-"""Progress goes to standard error, results go to standard output."""
+from pipelines.screen import ERR, words
+
+CONSOLE = ERR
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ _CURRENT: ContextVar[_Announcement | None] = ContextVar("current announcement", 
 def announce(title: str) -> Iterator[None]:
     """Show a spinner while the block runs, and a line with its time when it succeeds."""
     started = time.monotonic()
-    with CONSOLE.status(title) as status:
+    with ERR.status(words(title), spinner=ERR.spinner) as status:
         token = _CURRENT.set(_Announcement(title, started, status))
         try:
             yield
         finally:
             _CURRENT.reset(token)
-    CONSOLE.print(f"  {title} [dim]{_clock(time.monotonic() - started)}[/dim]")
+    ERR.print(words(f"  {title} ", (_clock(time.monotonic() - started), "dim")), soft_wrap=True)
 
 
 def progress(done: int, total: int | None = None, remark: str = "") -> None:
@@ -54,7 +54,7 @@ def progress(done: int, total: int | None = None, remark: str = "") -> None:
     if current:
         spent = time.monotonic() - current.started
         left = f"{done} of {total}, about {_clock(spent * (total - done) / done)} left" if total else ""
-        current.status.update(" · ".join(part for part in (current.title, left, remark) if part))
+        current.status.update(words(" · ".join(part for part in (current.title, left, remark) if part)))
 
 
 class MetricLogger:

@@ -19,7 +19,7 @@ import pytest
 
 import pipelines  # turns Prefect's and MLflow's telemetry off, before any test imports them
 import pipelines.cli
-import pipelines.data_cli
+import pipelines.screen
 
 TINY = """
 name: tiny
@@ -125,8 +125,7 @@ def gritrec() -> Gritrec:
         ):
             patch.setattr(sys, "argv", command)
             patch.setattr(sys, "path", [*filter(None, [variables.get("PYTHONPATH")]), *sys.path])
-            for console in (pipelines.cli.OUT, pipelines.data_cli.OUT):
-                patch.setattr(console, "_width", 200)
+            patch.setattr(pipelines.screen.OUT, "_width", 200)
             for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))]:
                 patch.delenv(name)
             for name, value in variables.items():

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.config.base import ConfigError
 from pipelines.config.benchmark import BenchmarkConfig
-from pipelines.config.loading import load_config
+from pipelines.config.loading import load_config, load_data
 
 EXPERIMENTS = Path(__file__).parents[3] / "pipelines" / "experiments"
 
@@ -77,8 +77,25 @@ def test_the_advice_on_a_parameter_of_no_tokenizer_helps(tiny: Path) -> None:
     assert config.semantic_ids == {"levels": 2, "codebook_size": 8}
 
 
-def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
-    assert load_config(tiny, ["data.shop.users=70", "data.shop.users=80"]).data.shop.users == 80
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["seeds=[1]", "seeds=[2]"],
+        ["data.shop.users=70", "data={reader: amazon, shop: {users: 80}}"],
+    ],
+)
+def test_a_setting_that_undoes_an_earlier_one_is_refused_and_both_are_named(
+    tiny: Path, settings: list[str]
+) -> None:
+    message = complaint(tiny, *settings)
+    assert message.startswith(f"--set {settings[1]} would undo --set {settings[0]} before it")
+
+
+def test_a_later_setting_may_change_a_part_of_an_earlier_one(tiny: Path) -> None:
+    settings = ["data={reader: amazon, shop: {users: 80}}", "data.shop.users=70", "data.shop.items=130"]
+    shop = load_config(tiny, settings).data.shop
+    assert shop is not None
+    assert (shop.users, shop.items) == (70, 130)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +108,7 @@ def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
         ("data.shop.items=99", "items: Input should be greater than or equal to 100"),
         ("data.shop.users=many", "users: Input should be a valid integer"),
         ("name=a/b", "name: String should match pattern"),
-        ("tokenizers.1={recipe: lsh, name: a/b}", "tokenizers.1.name: String should match pattern"),
+        ("tokenizers.1={recipe: lsh, name: a/b}", "tokenizers.1: 'a/b' is no name: it must not"),
         ("seeds=[]", "seeds: Tuple should have at least 1 item"),
         ("seeds=[1, 0, 1]", "seeds: a seed is listed twice"),
         ("tokenizers=[]", "retriever 'dual-encoder' uses semantic IDs, so list at least one tokenizer"),
@@ -107,7 +124,7 @@ def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
         ("tokenizers.1={recipe: lsh, params: {levls: 3}}", "no parameter 'levls'. Did you mean 'levels'?"),
         (
             "tokenizers.1={recipe: lsh, params: {codebook_size: 9}}",
-            "'lsh' cannot be created: LSH needs a codebook",
+            "'lsh' cannot be created: codebook_size must be a power of two",
         ),
         ("semantic_ids.levels=two", "tokenizer 'rq-vae' cannot be created"),
         (
@@ -129,6 +146,31 @@ def test_of_two_settings_of_a_key_the_last_counts(tiny: Path) -> None:
         ("retrievers.0.params.training.stepz=3", "no parameter 'stepz'. Did you mean 'steps'?"),
         ("retrievers.0.params.training.steps=few", "training of 'dual-encoder' cannot have steps = 'few'"),
         ("retrievers=[tiger, tiger]", "retrievers: 'tiger' is listed twice"),
+        ("name=Default", "name: 'Default' is the name of MLflow's own experiment"),
+        ("name=" + 101 * "x", "name: String should have at most 100 characters"),
+        ("name=../up", "name: String should match pattern"),
+        (f"tokenizers.1={{recipe: lsh, name: {230 * 'x'}}}", "must have 1 to 100 characters, not 230"),
+        (f"retrievers.1={{kind: popularity, name: {101 * 'x'}}}", "must have 1 to 100 characters, not 101"),
+        ("tokenizers.1={recipe: lsh, name: .hidden}", "'.hidden' is no name: it must not begin with a dot"),
+        ("tokenizers.1={recipe: lsh, name: ' '}", "' ' is no name: take out control characters, and blanks"),
+        (r'tokenizers.1={recipe: lsh, name: "a\x07b"}', r"'a\x07b' is no name: take out control characters"),
+        ("evaluation.cutoffs=[5, 10, 5]", "cutoffs: 5 is listed twice"),
+        ("evaluation.cutoffs=[10, 100000000]", "cutoffs.1: Input should be less than or equal to 10000"),
+        ("evaluation.relevant_gain=.nan", "evaluation.relevant_gain must be a finite number"),
+        ("data.shop.signal=.inf", "data.shop.signal must be a finite number"),
+        ("semantic_ids.learning_rate=nan", "learning_rate = 'nan': Input should be a finite number"),
+        ("data.shop.items=1000000000000", "data.shop.items: Input should be less than or equal to"),
+        ("text.dimensions=1000000000", "text.dimensions: Input should be less than or equal to"),
+        ("text.encoder=''", "text.encoder: String should have at least 1 character"),
+        ("tokenizers.1={codes: {file: c.csv, column: [a, a]}}", "name one column for each level, each once"),
+        ("workspace=''", "workspace: the path is empty"),
+        ("workspace=s3://bucket/ws", "workspace: 's3://bucket/ws' is an address"),
+        ("workspace=$NOWHERE/ws", "workspace: variables are not replaced in '$NOWHERE/ws'"),
+        (r'workspace="a\nb"', "holds a control character"),
+        ("tracking_uri=localhost:5000", "tracking_uri: give an address that begins with http, https"),
+        ("tracking_uri=mlruns", "tracking_uri: give an address that begins with http, https"),
+        ("tracking_uri=sqlite:///~/mlflow.db", "tracking_uri: ~ is not replaced in an address"),
+        ("tracking_uri=http://", "tracking_uri: the address names no host"),
         ("evaluation.metric=ndcg_at_11", "metric 'ndcg_at_11' is not measured. Did you mean 'ndcg_at_10'?"),
         (
             "evaluation.reference=lsh",
@@ -151,7 +193,9 @@ def test_a_wrong_value_is_named_with_the_file(tiny: Path, setting: str, expected
         ("tokenizers.2=lsh", "there is no place called 'tokenizers.2'"),
         ("tokenizers.first=lsh", "there is no place called 'tokenizers.first'"),
         ("name.of=x", "there is no place called 'name.of'"),
-        ("seeds=[1", "'[1' is not valid YAML"),
+        ("tokenizers.-1=lsh", "there is no place called 'tokenizers.-1'"),
+        ("tokenizers.1_0=lsh", "there is no place called 'tokenizers.1_0'"),
+        ("semantic_ids={levels: 2, levels: 3}", "the key 'levels' is given twice, in line 1"),
     ],
 )
 def test_a_setting_that_cannot_be_read_is_named(tiny: Path, setting: str, expected: str) -> None:
@@ -188,16 +232,36 @@ def test_a_tokenizer_may_be_compared_with_itself_under_another_name(tiny: Path) 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "must hold keys such as name, data, tokenizers and retrievers"),
+        ("", "is empty; give a YAML file"),
         ("[1, 2]", "must hold keys such as"),
         ("name: [x", "is not valid YAML"),
-        ("!!python/object/apply:os.getcwd []", "is not valid YAML"),
     ],
 )
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "benchmark.yaml"
     path.write_text(text)
     assert complaint(path).startswith(f"{path} {expected}")
+
+
+def test_a_key_given_twice_is_named_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "benchmark.yaml"
+    path.write_text("name: twice\nsemantic_ids: {levels: 3}\nseeds: [0]\nsemantic_ids: {levels: 4}\n")
+    assert (
+        complaint(path)
+        == f"{path}: the key 'semantic_ids' is given twice, in lines 2 and 4; keep one of them"
+    )
+
+
+def test_a_file_in_utf_16_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "benchmark.yaml"
+    path.write_text("name: x\n", encoding="utf-16")
+    assert complaint(path) == f"{path} is UTF-16, not UTF-8; save it as UTF-8"
+
+
+def test_no_setting_may_make_python_objects(tmp_path: Path) -> None:
+    path = tmp_path / "benchmark.yaml"
+    path.write_text("!!python/object/apply:os.getcwd []")
+    assert "the tag '!!python/object/apply:os.getcwd' is not taken" in complaint(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -294,3 +358,91 @@ def test_baselines_alone_need_no_tokenizers(tiny: Path) -> None:
 def test_metrics_have_labels_in_the_order_of_tables(tiny: Path) -> None:
     config = load_config(tiny, ["evaluation.metrics=[mrr, hit_rate]", "evaluation.metric=mrr_at_10"])
     assert config.evaluation.labels() == {"mrr_at_10": "MRR@10", "hit_rate_at_10": "Hit rate@10"}
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    settings = [
+        "workspace=~/runs",
+        "data={reader: amazon, raw: ~/raw, reviews: ~/r.json, meta: m.json}",
+        "text.encoder=~/model",
+        "tokenizers.1={codes: {file: ~/codes.csv}}",
+    ]
+    config = load_config(tiny, settings)
+    assert config.workspace == Path("/home/ada/runs")
+    assert config.data.raw == Path("/home/ada/raw")
+    assert config.data.files == {"reviews": "/home/ada/r.json", "meta": "m.json"}
+    assert config.text.encoder == "/home/ada/model"
+    codes = config.tokenizers[1].codes
+    assert codes is not None
+    assert codes.file == Path("/home/ada/codes.csv")
+
+
+def test_a_folder_whose_name_looks_like_a_variable_can_be_used_once_it_is_there(
+    tiny: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "$x"
+    assert "variables are not replaced" in complaint(tiny, f"workspace={folder}")
+    folder.mkdir()
+    assert load_config(tiny, [f"workspace={folder}"]).workspace == folder
+
+
+def test_a_password_in_the_tracking_address_is_used_but_never_dumped(tiny: Path) -> None:
+    uri = "http://alice:hunter2@example.org:5000"
+    config = load_config(tiny, [f"tracking_uri={uri}"])
+    assert config.tracking_uri == uri
+    assert config.model_dump()["tracking_uri"] == "http://***@example.org:5000"
+    assert "hunter2" not in config.model_dump_json() + repr(config) + str(config)
+
+
+def test_a_password_with_a_slash_is_refused_and_not_repeated(tiny: Path) -> None:
+    message = complaint(tiny, "tracking_uri=http://alice:hun/ter2@example.org")
+    assert "in a password write / as %2F" in message
+    assert "ter2" not in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "place"),
+    [
+        ("text.params={token: hunter2}", "text.params.token"),
+        ("text.params={model_kwargs: {api-key: hunter2}}", "text.params.model_kwargs.api-key"),
+        ("retrievers.1={kind: popularity, params: {hf_token: hunter2}}", "retrievers.1.params.hf_token"),
+        ("semantic_ids.password=hunter2", "semantic_ids.password"),
+        ("data={reader: amazon, raw: 'ftp://ada:hunter2@host/x'}", "data.raw"),
+        ("data={reader: amazon, raw: 'x?access_key=hunter2'}", "data.raw"),
+    ],
+)
+def test_secrets_anywhere_else_are_refused_and_not_repeated(tiny: Path, setting: str, place: str) -> None:
+    message = complaint(tiny, setting)
+    assert f"{place} holds a secret, which would be kept with the results" in message
+    assert "HF_TOKEN" in message
+    assert "hunter2" not in message
+
+
+def test_plug_ins_are_named_before_their_code_runs(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loud_plug_in.py").write_text(
+        "import sys\nfrom semantic_ids.fitted import DenseIds\n\nprint('imported', file=sys.stderr)\n\n\n"
+        "class Mine(DenseIds):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    load_config(tiny)
+    assert capsys.readouterr().err == ""
+    load_config(tiny, ["tokenizers.1='loud_plug_in:Mine'"])
+    assert capsys.readouterr().err.splitlines() == [
+        f"Plug-ins: {tiny} runs the code of loud_plug_in",
+        "imported",
+    ]
+
+
+def test_data_alone_loads_no_code_but_that_of_its_reader(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "never_loaded.py").write_text("raise SystemExit('it ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    named = "'never_loaded:It'"
+    data = load_data(tiny, [f"tokenizers=[{named}]", f"retrievers=[{named}]", f"text.encoder={named}"])
+    assert data.reader == "amazon"
+    with pytest.raises(SystemExit, match="it ran"):
+        load_data(tiny, [f"data.reader={named}"])

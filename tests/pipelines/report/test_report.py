@@ -24,7 +24,7 @@ from pipelines.report.tables import reference_table, score_table, tokenizer_tabl
 from pipelines.report.verdicts import verdicts
 from pipelines.results.categories import CodeCategories
 from pipelines.results.cell import Dataset
-from pipelines.results.summary import Results, Row, TokenizerRow
+from pipelines.results.rows import Results, Row, TokenizerRow
 from recsys.evaluation.hypothesis_tests import TestResult
 from recsys.evaluation.significance import Comparison
 
