@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
@@ -16,9 +17,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semantic_ids.autoencoder import QUANTIZERS, Autoencoder
+from semantic_ids.errors import TrainingDivergedError
 from semantic_ids.quantizers.quantizer import Quantized, Quantizer
 from semantic_ids.quantizers.vector import VectorQuantizer
+from semantic_ids.randomness import seeded
 from semantic_ids.recipes import RECIPES
+from semantic_ids.registry import create
 from semantic_ids.tokenizer import Tokenizer
 
 TINY: dict[str, Any] = {
@@ -148,7 +152,10 @@ def test_the_seed_alone_decides(name: str) -> None:
 
 def test_the_seed_reaches_what_the_quantizer_starts_from() -> None:
     def start(seed: int) -> Mapping[str, Tensor]:
-        return tiny("grit-vq", steps=0).fit(planted(50), seed=seed).state()
+        tokenizer = tiny("grit-vq")
+        with seeded(seed):
+            tokenizer.build({"fitted_width": 16})
+        return tokenizer.state()
 
     first, other = start(0), start(1)
     for part in ("encoder.0.weight", "quantizer.codebooks.0.table", "quantizer.codebooks.0.transform.b"):
@@ -440,7 +447,7 @@ def test_nothing_to_learn_from() -> None:
 
 @pytest.mark.parametrize("warmup", [-0.1, 1.0])
 def test_a_warmup_that_leaves_no_steps_is_refused(warmup: float) -> None:
-    with pytest.raises(ValueError, match=r"share of the steps in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"warmup must be a number at least 0 and below 1, not"):
         tiny("rq-vae", warmup=warmup)
 
 
@@ -458,10 +465,44 @@ def test_a_warmup_that_leaves_no_steps_is_refused(warmup: float) -> None:
             {"levels": 3, "quantizer": {"name": "vector", "composition": "product", "dim": 2}},
             "3 levels cannot share 2 coordinates",
         ),
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"levels": 0}, "0 levels of 256 codes"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1 to 2147483647, not 0"),
+        ({"levels": 0}, "levels must be a whole number from 1 to 64, not 0"),
     ],
 )
 def test_wrong_choices_are_refused_before_any_data_is_seen(choices: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Autoencoder(**choices)
+
+
+@pytest.mark.parametrize("name", ["grit-vq", "grit-vq-literal", "simvq", "st-gumbel", "rq-ema", "fsq"])
+def test_a_training_that_diverges_stops_and_names_the_setting(name: str) -> None:
+    with pytest.raises(TrainingDivergedError, match=r"try a smaller learning_rate than 1000.0$"):
+        create(name, levels=2, codebook_size=16, hidden=[16], steps=60, learning_rate=1000.0).fit(
+            planted(400)
+        )
+
+
+def test_a_loss_that_is_no_number_stops_at_the_next_report() -> None:
+    steps = []
+    tokenizer = tiny("rq-vae", steps=400, reset_every=0, learning_rate=1e30)
+    with pytest.raises(TrainingDivergedError, match=r"the training loss is (nan|inf) by step \d+, so the"):
+        tokenizer.fit(planted(400), on_step=lambda step, metrics: steps.append(step))
+    assert steps == []
+
+
+def test_codes_that_say_less_than_the_mean_are_said() -> None:
+    with pytest.warns(
+        RuntimeWarning, match=r"say little about the items.*try more steps than 1, or a smaller"
+    ):
+        tiny("rq-vae", steps=1, warmup=0.0).fit(planted(400))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny("rq-vae", steps=200).fit(planted(400))
+
+
+def test_errors_that_no_divergence_explains_stay_what_they_are() -> None:
+    def fails(step: int, metrics: Mapping[str, float]) -> None:
+        raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError, match=r"^the disk is full$"):
+        tiny("rq-vae", steps=100).fit(planted(400), on_step=fails)

@@ -98,9 +98,9 @@ def test_near_items_share_more_lsh_bits() -> None:
     assert 0.4 < far < 0.6
 
 
-@pytest.mark.parametrize("size", [1, 3, 6, 100])
+@pytest.mark.parametrize("size", [3, 6, 100])
 def test_lsh_needs_a_power_of_two(size: int) -> None:
-    with pytest.raises(ValueError, match=f"power of two, not {size}"):
+    with pytest.raises(ValueError, match=f"power of two for LSH, not {size}"):
         RandomHyperplanes(codebook_size=size)
 
 

@@ -109,7 +109,7 @@ def test_groups_of_options_are_changed_in_part() -> None:
             "upkeep has no parameter 'resevoir'. Did you mean 'reservoir'?",
         ),
         ("dense-id", {"levels": 3}, "tokenizer 'dense-id' has no parameter 'levels'. Known: ."),
-        ("lsh", {"codebook_size": 3}, "power of two, not 3"),
+        ("lsh", {"codebook_size": 3}, "power of two for LSH, not 3"),
         (
             "semantic_ids.nowhere:X",
             {},

@@ -97,7 +97,7 @@ class FirstComeFirstServed(Planes):
 
 
 class TakesAnything:
-    """No tokenizer itself, so that nothing checks for it."""
+    """No tokenizer."""
 
     codebook_sizes = (4,)
 
@@ -108,8 +108,12 @@ class TakesAnything:
         return torch.zeros(len(embeddings), 1, dtype=torch.int64)
 
 
-class Unchecked(TakesAnything, Tokenizer):
-    pass
+class Unchecked(Planes):
+    """Hides the methods of its class, which are checked, behind others."""
+
+    def __getattribute__(self, name: str) -> Any:
+        hidden = {"fit": TakesAnything.fit, "encode": TakesAnything.encode}
+        return partial(hidden[name], self) if name in hidden else super().__getattribute__(name)
 
 
 class GlobalDraws(Planes):
@@ -232,6 +236,42 @@ class TensorMetrics(Planes):
         return super().fit(embeddings, seed=seed)
 
 
+class NanMetrics(Planes):
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Any:
+        if on_step:
+            on_step(1, {"loss": float("nan")})
+        return super().fit(embeddings, seed=seed)
+
+
+class Reports(Planes):
+    """Reports a metric of a given name."""
+
+    def __init__(self, name: str = "recall_at_10") -> None:
+        self.name = name
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Any:
+        if on_step:
+            on_step(1, {self.name: 0.5})
+        return super().fit(embeddings, seed=seed)
+
+
+class LearnsNan(Planes):
+    def fit(self, embeddings: Tensor, **options: Any) -> Any:
+        super().fit(embeddings, **options)
+        self.planes = self.planes / 0 * 0
+        return self
+
+
+class Explodes(Planes):
+    def __init__(self, learning_rate: float = 0.1) -> None:
+        self.learning_rate = learning_rate
+
+    def fit(self, embeddings: Tensor, **options: Any) -> Any:
+        super().fit(embeddings, **options)
+        self.planes = self.planes * self.learning_rate * 1e10
+        return self
+
+
 BROKEN: list[tuple[Callable[[], Tokenizer], Callable[..., None], str]] = [
     (FitReturnsNothing, testing.fit_returns_the_tokenizer, "end fit with: return self"),
     (
@@ -336,12 +376,12 @@ BROKEN: list[tuple[Callable[[], Tokenizer], Callable[..., None], str]] = [
     (
         DoubleDecode,
         testing.decode_gives_embeddings,
-        "decode gave torch.float64 of shape (60, 16); return finite",
+        "decode gave float64 of shape (60, 16); return finite float32 of shape (60, 16)",
     ),
     (
         SingleDistances,
         testing.last_level_distances_depend_on_the_row_alone,
-        "gave torch.float32 of shape (60, 16); return finite float64 >= 0 of shape (60, 16), or leave it out",
+        "gave float32 of shape (60, 16); return finite float64 >= 0 of shape (60, 16) on the CPU, or leave",
     ),
     (
         Similarities,
@@ -356,14 +396,21 @@ BROKEN: list[tuple[Callable[[], Tokenizer], Callable[..., None], str]] = [
     (
         DistancesToAllLevels,
         testing.last_level_distances_depend_on_the_row_alone,
-        "gave torch.float64 of shape (60, 32)",
+        "gave float64 of shape (60, 32)",
     ),
     (
         DistancesInTheBatch,
         testing.last_level_distances_depend_on_the_row_alone,
         "last_level_distances gave an item others alone; let its row alone decide",
     ),
-    (TensorMetrics, testing.on_step_gets_a_step_and_its_metrics, "give an int and floats: loss.item()"),
+    (TensorMetrics, testing.on_step_gets_a_step_and_its_metrics, "give finite numbers, such as loss.item()"),
+    (NanMetrics, testing.on_step_gets_a_step_and_its_metrics, "'loss': nan; give finite numbers"),
+    *(
+        (partial(Reports, name), testing.on_step_gets_a_step_and_its_metrics, f"the name {name!r}; use up to")
+        for name in ("recall@10", "loss (val)", "", "/loss", "a/../b", "a//b", "x" * 201, "größe", ".")
+    ),
+    (LearnsNan, testing.the_seed_alone_decides, "LearnsNan holds NaN in planes after fit: its training"),
+    (Explodes, testing.a_training_that_diverges_stops, "NaN or infinite values in ['planes']; raise"),
 ]
 
 
@@ -419,7 +466,7 @@ def one_fresh_process(monkeypatch: pytest.MonkeyPatch, fresh_codes: dict[str, li
 @pytest.mark.parametrize(
     ("make", "check", "message"),
     BROKEN,
-    ids=[f"{make.__name__}-{check.__name__}" for make, check, _ in BROKEN],
+    ids=[f"{getattr(make, '__name__', 'Reports')}-{check.__name__}" for make, check, _ in BROKEN],
 )
 def test_what_breaks_the_contract_is_said(
     make: Callable[[], Tokenizer], check: Callable[..., None], message: str
@@ -447,6 +494,7 @@ def test_what_keeps_the_contract_passes_and_changes_nothing() -> None:
             "skipped: Planes has no last level to measure distances to"
         ),
         "on_step_gets_a_step_and_its_metrics": "skipped: fit did not call on_step, here at least",
+        "a_training_that_diverges_stops": "skipped: there is no argument learning_rate",
     }
 
 

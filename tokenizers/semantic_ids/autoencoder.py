@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Self
@@ -11,13 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semantic_ids.choices import Choice, build, check_arguments
+from semantic_ids.errors import TrainingDivergedError
 from semantic_ids.nearest import in_equal_batches
 from semantic_ids.quantizers.quantizer import Quantizer
 from semantic_ids.quantizers.safeguard import Safeguards
 from semantic_ids.quantizers.scalar import SCALAR_QUANTIZERS
 from semantic_ids.quantizers.vector import VectorQuantizer
 from semantic_ids.randomness import default_device, seeded, shuffled_batches
-from semantic_ids.tokenizer import Tokenizer, check_sizes
+from semantic_ids.ranges import check_numbers, check_sizes, check_whole, check_widths
+from semantic_ids.tokenizer import Tokenizer
 from semantic_ids.types import OnStep
 
 QUANTIZERS: dict[str, Callable[..., Quantizer]] = {"vector": VectorQuantizer, **SCALAR_QUANTIZERS}
@@ -25,6 +29,12 @@ QUANTIZERS: dict[str, Callable[..., Quantizer]] = {"vector": VectorQuantizer, **
 
 _SEEDING_ROWS = 1 << 15
 _REPORT_EVERY = 50
+
+_JUDGED_ROWS = 1 << 12
+"""Number of embeddings, evenly spaced, whose reconstruction decides whether a training diverged."""
+
+_DIVERGED = 10.0
+"""Reconstruction error, as a multiple of the embeddings' variance, from which on a training has diverged."""
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
@@ -78,10 +88,11 @@ class Autoencoder(Tokenizer):
         safeguards: Mapping[str, float] | None = None,
     ) -> None:
         check_sizes(levels, codebook_size)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        if not 0 <= warmup < 1:
-            raise ValueError(f"warmup is a share of the steps in [0, 1), not {warmup}")
+        check_widths("hidden", hidden)
+        check_whole(steps=steps, batch_size=batch_size)
+        check_whole(0, reset_every=reset_every)
+        check_numbers(0, above=True, learning_rate=learning_rate)
+        check_numbers(0, 1, below=True, warmup=warmup)
         self.levels, self.codebook_size = levels, codebook_size
         self.hidden, self.quantizer = list(hidden), quantizer
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
@@ -124,6 +135,10 @@ class Autoencoder(Tokenizer):
                 ``reconstruction`` (share of the embeddings' variance that is lost), ``replaced`` (number of
                 dead codes replaced on schedule so far), ``interventions`` (number of repairs by safeguards
                 so far) and those of :meth:`~semantic_ids.quantizers.quantizer.Quantizer.health`.
+
+        Raises:
+            TrainingDivergedError: If the loss or a weight is NaN or infinite, or if the reconstruction error
+                at the end is ten times the variance of the embeddings or more.
         """
         with seeded(seed):
             self.build({"fitted_width": embeddings.shape[1]})
@@ -132,8 +147,14 @@ class Autoencoder(Tokenizer):
             self.scale = (embeddings - self.mean).square().mean().sqrt().clamp(min=1e-12)
             device = default_device()
             self.model.to(device)
-            self._train(((embeddings - self.mean) / self.scale).to(device), generator, on_step)
+            try:
+                self._train(((embeddings - self.mean) / self.scale).to(device), generator, on_step)
+            except RuntimeError as error:  # of a decomposition that does not take NaN, for example
+                self._require_finite_weights(error)
+                raise
+            self._require_finite_weights()
             self.model.cpu().eval()
+            self._judge_reconstruction(embeddings[:: -(-len(embeddings) // _JUDGED_ROWS)])
         return self
 
     def encode(self, embeddings: Tensor) -> Tensor:
@@ -190,11 +211,12 @@ class Autoencoder(Tokenizer):
         # Usage is counted over this many steps. Reports come at the end of a count.
         count_steps = self.reset_every or _REPORT_EVERY
         report_every = count_steps * -(-_REPORT_EVERY // count_steps)
-        replaced = interventions = 0
+        loss, replaced, interventions = torch.zeros(()), 0, 0
         batches = shuffled_batches(len(x), self.batch_size, generator)
         self.model.train()
         for step, rows in zip(range(self.steps), batches, strict=False):
             if step == first_quantized:
+                self._require_finite_loss(loss, step)
                 with torch.no_grad():
                     sample = torch.randperm(len(x), generator=generator)[:_SEEDING_ROWS]
                     quantizer.seed(encoder(x[sample.to(x.device)]), generator)
@@ -215,6 +237,7 @@ class Autoencoder(Tokenizer):
             if quantized_steps <= 0:
                 continue
             if quantized_steps % report_every == 0:
+                self._require_finite_loss(loss, step + 1)
                 health = quantizer.health()
                 interventions += len(self._safeguards.check(quantizer, health, z.detach(), generator))
                 if on_step:
@@ -225,6 +248,49 @@ class Autoencoder(Tokenizer):
                 if self.reset_every and step < last_reset:
                     replaced += quantizer.replace_dead_codes(z.detach(), generator)
                 quantizer.clear_usage()
+
+    def _require_finite_loss(self, loss: Tensor, step: int) -> None:
+        """Raise a :class:`TrainingDivergedError` if the loss of a step is NaN or infinite."""
+        if not math.isfinite(loss.item()):
+            raise self._diverged(f"the training loss is {loss.item()} by step {step}")
+
+    def _require_finite_weights(self, cause: Exception | None = None) -> None:
+        """Raise a :class:`TrainingDivergedError`, because of ``cause``, if a weight is NaN or infinite."""
+        for name, value in self.model.state_dict().items():
+            if not value.isfinite().all():
+                raise self._diverged(f"the weights {name} are NaN or infinite after training") from cause
+
+    def _judge_reconstruction(self, embeddings: Tensor) -> None:
+        """Compare the reconstruction error of embeddings with their variance, after training.
+
+        The mean of all embeddings has an error of 1, so codes with a larger error say nothing. An error that
+        is far larger shows that the training diverged, although all numbers are finite.
+
+        Raises:
+            TrainingDivergedError: If the error is 10 or more.
+        """
+        x = (embeddings - self.mean) / self.scale
+        encoder, quantizer, decoder = (self.model[part] for part in ("encoder", "quantizer", "decoder"))
+        decoded = self._in_batches(lambda rows: decoder(quantizer.decode(quantizer.encode(encoder(rows)))), x)
+        self.model.cpu()
+        error = float(F.mse_loss(decoded, x) / x.square().mean().clamp(min=1.0))
+        if not error < _DIVERGED:
+            raise self._diverged(f"the reconstruction error is {error:.3g} times the embeddings' variance")
+        if error > 1:
+            warnings.warn(
+                f"the codes say little about the items: their reconstruction has an error of {error:.2f} "
+                "times the embeddings' variance, where the mean embedding has 1; try more steps than "
+                f"{self.steps}, or a smaller learning_rate than {self.learning_rate}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        """Return the error for a training that went astray, with what to change."""
+        return TrainingDivergedError(
+            f"{what}, so the tokenizer's training diverged; try a smaller learning_rate than "
+            f"{self.learning_rate}"
+        )
 
     def _latents(self, embeddings: Tensor) -> Tensor:
         """Return the latents of embeddings before quantization."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from semantic_ids.errors import ContractError, TrainingDivergedError
 from semantic_ids.persistence import Persistent
 from semantic_ids.randomness import seeded
 
@@ -50,7 +53,7 @@ def run_checks(checks: Sequence[Callable[[T], None]], subject: T) -> dict[str, s
             results[name] = "passed"
         except Skip as reason:
             results[name] = f"skipped: {reason}"
-        except AssertionError as error:
+        except (AssertionError, ContractError, TrainingDivergedError) as error:
             failed.setdefault(str(error), []).append(name)
         except Exception as error:
             failed.setdefault(f"raised {type(error).__name__}: {error}", []).append(name)
@@ -74,6 +77,52 @@ def expect_arguments_kept(make: Callable[[], Persistent]) -> None:
     again = type(make())(**json.loads(json.dumps(params))).params()
     wrong = f"arguments {params} came back as {again} through JSON"
     expect(again == params, f"{wrong}; keep each as it is given in an attribute of its name, as a JSON value")
+
+
+def expect_reports(calls: Sequence[tuple[object, object]], caller: str) -> None:
+    """Expect that calls of ``on_step`` got a step and metrics that can become curves.
+
+    Args:
+        calls: Step and metrics of each call.
+        caller: Name of the method that called, for the message.
+
+    Raises:
+        AssertionError: If a step is no int, or if metrics are no mapping, or if a name or a value is wrong,
+            see :func:`expect_named_numbers`.
+    """
+    for step, metrics in calls:
+        good = type(step) is int and isinstance(metrics, Mapping)
+        expect(good, f"{caller} called on_step({step!r}, {metrics!r}); give an int and a mapping")
+        expect_named_numbers(metrics, f"{caller} called on_step({step!r}, …) with")
+
+
+def expect_named_numbers(values: Any, where: str) -> None:
+    """Expect names that MLflow takes, with finite numbers.
+
+    Args:
+        values: Name to number.
+        where: Beginning of the message.
+    """
+    for name, value in values.items():
+        good = isinstance(value, int | float) and math.isfinite(value)
+        expect(good, f"{where} {name!r}: {value!r}; give finite numbers, such as loss.item()")
+        expect_name(name, where)
+
+
+def expect_name(name: object, where: str) -> None:
+    """Expect a name that MLflow takes for a metric.
+
+    Args:
+        name: The name.
+        where: Beginning of the message.
+    """
+    good = re.fullmatch(r"\w[-\w. /]{0,199}", str(name), re.ASCII) and isinstance(name, str)
+    whole = not {"", ".", ".."} & {*str(name).split("/")}
+    expect(
+        good and whole,
+        f"{where} the name {name!r}; use up to 200 of the characters a-z, A-Z, 0-9, _, -, ., blank and /, "
+        "with a letter or digit first",
+    )
 
 
 def set_random_state(seed: int) -> None:

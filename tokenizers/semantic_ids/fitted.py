@@ -13,7 +13,8 @@ from semantic_ids.kmeans import kmeans
 from semantic_ids.nearest import in_equal_batches, nearest, squared_distances
 from semantic_ids.quantizers.residual import residual_decode, residual_encode
 from semantic_ids.randomness import default_device
-from semantic_ids.tokenizer import Tokenizer, check_sizes
+from semantic_ids.ranges import check_sizes, check_whole
+from semantic_ids.tokenizer import Tokenizer
 from semantic_ids.types import OnStep
 
 
@@ -28,7 +29,7 @@ class ResidualKMeans(Tokenizer):
         iterations: Largest number of Lloyd iterations in each k-means.
 
     Raises:
-        ValueError: If there is no level or no code.
+        ValueError: If an argument is outside its range.
 
     Example:
         >>> embeddings = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
@@ -39,6 +40,7 @@ class ResidualKMeans(Tokenizer):
 
     def __init__(self, levels: int = 4, codebook_size: int = 256, iterations: int = 50) -> None:
         check_sizes(levels, codebook_size)
+        check_whole(iterations=iterations)
         self.levels, self.codebook_size, self.iterations = levels, codebook_size, iterations
         self.codebook_sizes = (codebook_size,) * levels
 
@@ -106,8 +108,8 @@ class RandomHyperplanes(Tokenizer):
 
     def __init__(self, levels: int = 4, codebook_size: int = 256) -> None:
         check_sizes(levels, codebook_size)
-        if codebook_size < 2 or codebook_size & (codebook_size - 1):
-            raise ValueError(f"LSH needs a codebook size that is a power of two, not {codebook_size}")
+        if codebook_size & (codebook_size - 1):
+            raise ValueError(f"codebook_size must be a power of two for LSH, not {codebook_size}")
         self.levels, self.codebook_size = levels, codebook_size
         self.codebook_sizes = (codebook_size,) * levels
 
@@ -184,7 +186,7 @@ class RandomIds(Tokenizer):
         codebook_size: Number of codes K of every level.
 
     Raises:
-        ValueError: If there is no level or no code.
+        ValueError: If an argument is outside its range.
     """
 
     def __init__(self, levels: int = 4, codebook_size: int = 256) -> None:

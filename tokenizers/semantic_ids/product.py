@@ -10,7 +10,8 @@ from torch import Tensor
 from semantic_ids.kmeans import cluster_means, kmeans
 from semantic_ids.nearest import in_equal_batches, nearest, squared_distances
 from semantic_ids.randomness import default_device
-from semantic_ids.tokenizer import Tokenizer, check_sizes
+from semantic_ids.ranges import check_sizes, check_whole
+from semantic_ids.tokenizer import Tokenizer
 from semantic_ids.types import OnStep
 
 
@@ -31,7 +32,7 @@ class ProductKMeans(Tokenizer):
         rounds: Number of rounds in which the rotation is learned.
 
     Raises:
-        ValueError: If there is no level or no code.
+        ValueError: If an argument is outside its range.
 
     Example:
         >>> embeddings = torch.tensor([[0.0, 5.0], [0.0, 7.0], [3.0, 5.0], [3.0, 7.0]])
@@ -49,7 +50,9 @@ class ProductKMeans(Tokenizer):
         rounds: int = 30,
     ) -> None:
         check_sizes(levels, codebook_size)
+        check_whole(iterations=iterations)
         self.levels, self.codebook_size, self.iterations = levels, codebook_size, iterations
+        check_whole(0, rounds=rounds)
         self.rotate, self.rounds = rotate, rounds
         self.codebook_sizes = (codebook_size,) * levels
 

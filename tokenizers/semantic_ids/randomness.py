@@ -1,13 +1,26 @@
-"""Helpers for seeded training: the device, the random state, and shuffled batches."""
+"""Helpers for reproducible training: device, random state, precision of numbers, and shuffled batches."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Return whether this process is one of several that train together.
+
+    It is one if it has joined a process group, or if ``torchrun`` or ``accelerate launch`` has started it
+    with others. Variables such as ``WORLD_SIZE`` and ``RANK`` alone do not count: pods and batch systems set
+    them also where no other process waits.
+    """
+    if not torch.distributed.is_available():
+        return False
+    launched = torch.distributed.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return torch.distributed.is_initialized() or launched
 
 
 def default_device() -> torch.device:
@@ -16,10 +29,39 @@ def default_device() -> torch.device:
     If there are several GPUs, each process of a distributed launch gets a different one (``LOCAL_RANK``).
     """
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if is_distributed() else 0)
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+@contextmanager
+def float32_numbers() -> Iterator[None]:
+    """Compute in float32 on the CPU where code names no other dtype or device, inside a ``with`` block.
+
+    The process may have set another default dtype or device, or matrix products of lower precision
+    (:func:`torch.set_float32_matmul_precision`). All three would change results without a word. They are
+    restored after the block.
+    """
+    dtype, precision = torch.get_default_dtype(), _matmul_precision()
+    with ExitStack() as stack:
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, dtype)
+        if precision != "highest":
+            torch.set_float32_matmul_precision("highest")
+            stack.callback(torch.set_float32_matmul_precision, precision)
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+def _matmul_precision() -> str:
+    """Return the precision of float32 matrix products, or ``highest`` if each backend has one of its own."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # set by torch.backends.….fp32_precision, which torch cannot tell in one word
+        return "highest"
 
 
 @contextmanager

@@ -10,11 +10,13 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from semantic_ids.checks import check_codebook_sizes, check_returned_codes, check_returned_numbers
 from semantic_ids.contract import (
     Skip,
     draw_random_state,
     expect,
     expect_arguments_kept,
+    expect_reports,
     run_checks,
     run_in_fresh_process,
     set_random_state,
@@ -60,25 +62,17 @@ def fit_returns_the_tokenizer(make: Make) -> None:
 
 def codebook_sizes_are_positive_ints(make: Make) -> None:
     """Check ``codebook_sizes``; retrievers size their vocabularies by it."""
-    sizes = _fitted(make).codebook_sizes
-    good = isinstance(sizes, tuple) and sizes and all(type(size) is int and size > 0 for size in sizes)
-    expect(good, f"codebook_sizes is {sizes!r} after fit; make it a tuple of positive ints, one a level")
+    tokenizer = _fitted(make)
+    check_codebook_sizes(type(tokenizer).__name__, tokenizer.codebook_sizes)
 
 
 def codes_keep_to_the_codebooks(make: Make) -> None:
     """Check that codes are ``(N, L)`` int64 within ``codebook_sizes``, also for unseen items and for none."""
     tokenizer = _fitted(make)
-    sizes = tokenizer.codebook_sizes
     for x in (_embeddings(), 10 * _embeddings(seed=1), _embeddings()[:0]):
-        codes, shape = tokenizer.encode(x), (len(x), len(sizes))
-        gave = f"encode gave codes of shape {tuple(codes.shape)}"
-        expect(codes.shape == shape, f"{gave} for {len(x)} items; codebook_sizes {sizes} ask for {shape}")
-        gave = f"encode gave codes of dtype {str(codes.dtype).removeprefix('torch.')} on {codes.device}"
-        good = codes.dtype == torch.int64 and codes.device.type == "cpu"
-        expect(good, f"{gave}; return int64 on the CPU: codes.long().cpu()")
-        outside = codes[((codes < 0) | (codes >= torch.tensor(sizes))).any(dim=1)]
-        gave = f"encode gave codes like {outside[:1].tolist()}"
-        expect(not len(outside), f"{gave}; keep level l in 0 … K_l - 1, of codebook_sizes {sizes}")
+        check_returned_codes(
+            f"{type(tokenizer).__name__}.encode", tokenizer.encode(x), tokenizer.codebook_sizes, len(x)
+        )
 
 
 def codes_depend_on_the_row_alone(make: Make) -> None:
@@ -191,9 +185,8 @@ def decode_gives_embeddings(make: Make) -> None:
             decoded = tokenizer.decode(tokenizer.encode(x))
         except NotImplementedError as reason:
             raise Skip(reason) from reason
-        good = decoded.shape == x.shape and decoded.dtype == torch.float32 and decoded.isfinite().all()
-        gave = f"decode gave {decoded.dtype} of shape {tuple(decoded.shape)}"
-        expect(good, f"{gave}; return finite float32 of shape {tuple(x.shape)}, or leave decode out")
+        method = f"{type(tokenizer).__name__}.decode"
+        check_returned_numbers(method, decoded, torch.float32, (len(x), x.shape[1]))
 
 
 def last_level_distances_depend_on_the_row_alone(make: Make) -> None:
@@ -206,23 +199,41 @@ def last_level_distances_depend_on_the_row_alone(make: Make) -> None:
             distances = measure(rows)
         except NotImplementedError as reason:
             raise Skip(reason) from reason
-        good = distances.shape == (len(rows), size) and distances.dtype == torch.float64
-        good = bool(good and (distances.isfinite() & (distances >= 0)).all())
-        gave = f"last_level_distances gave {distances.dtype} of shape {tuple(distances.shape)}"
-        expect(good, f"{gave}; return finite float64 >= 0 of shape {(len(rows), size)}, or leave it out")
+        method = f"{type(tokenizer).__name__}.last_level_distances"
+        check_returned_numbers(method, distances, torch.float64, (len(rows), size), at_least=0)
     alone = torch.cat([measure(row) for row in x.flip(0).split(1)]).flip(0)
     expect(torch.equal(alone, measure(x)), f"last_level_distances gave an item others alone; {_ALONE}")
 
 
 def on_step_gets_a_step_and_its_metrics(make: Make) -> None:
-    """Check that ``on_step`` gets an int and a mapping of floats, which become curves."""
+    """Check that ``on_step`` gets an int and a mapping of finite numbers, with names that MLflow takes."""
     calls: list[tuple[int, Mapping[str, float]]] = []
     make().fit(_embeddings(), on_step=lambda step, metrics: calls.append((step, metrics)))
-    for step, metrics in calls:
-        good = type(step) is int and all(isinstance(value, int | float) for value in metrics.values())
-        expect(good, f"fit called on_step({step!r}, {metrics!r}); give an int and floats: loss.item()")
+    expect_reports(calls, "fit")
     if not calls:
         raise Skip("fit did not call on_step, here at least")
+
+
+def a_training_that_diverges_stops(make: Make) -> None:
+    """Check that ``fit`` raises a ``ValueError`` at a hopeless learning rate, or learns finite numbers.
+
+    It applies to tokenizers with an argument ``learning_rate``.
+    """
+    tokenizer = make()
+    params = tokenizer.params()
+    if "learning_rate" not in params:
+        raise Skip("there is no argument learning_rate")
+    tokenizer = type(tokenizer)(**{**params, "learning_rate": 1e30})
+    try:
+        tokenizer.fit(_embeddings(), seed=3)
+    except ValueError:
+        return
+    bad = [name for name, value in tokenizer.state().items() if not value.isfinite().all()]
+    expect(
+        not bad,
+        f"with learning_rate=1e30 fit learned NaN or infinite values in {bad}; raise "
+        "semantic_ids.errors.TrainingDivergedError where the loss is not finite",
+    )
 
 
 def embeddings_may_be_on_the_gpu(make: Make) -> None:
@@ -252,6 +263,7 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     decode_gives_embeddings,
     last_level_distances_depend_on_the_row_alone,
     on_step_gets_a_step_and_its_metrics,
+    a_training_that_diverges_stops,
     embeddings_may_be_on_the_gpu,
 )
 

@@ -1,19 +1,31 @@
-"""The base class of all tokenizers, built-in and plug-ins, and the checks of their inputs."""
+"""The base class of all tokenizers, built-in and plug-ins, which checks what they get and return."""
 
 from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from semantic_ids.checks import (
+    check_codes,
+    check_embeddings,
+    check_returned_codes,
+    check_returned_numbers,
+    checksum,
+)
+from semantic_ids.errors import ContractError, TrainingDivergedError
 from semantic_ids.persistence import Persistent
+from semantic_ids.randomness import float32_numbers
+from semantic_ids.ranges import MAX_SEED, check_whole
 from semantic_ids.types import OnStep
 
-_ROWS_AT_ONCE = 1 << 16
+_CHECKED = "_semantic_ids_checked"
+"""Attribute of methods that are checked already."""
 
 
 class Tokenizer(Persistent, ABC):
@@ -26,6 +38,10 @@ class Tokenizer(Persistent, ABC):
     subclass's own methods are called. So these methods get embeddings ``(N, D)`` float32 on the CPU
     without NaN or infinite values: at least one row in ``fit``, and the fitted width elsewhere. ``decode``
     gets codes ``(N, L)`` int64 on the CPU that are within their codebooks.
+
+    Their results are checked too: what ``fit`` learns holds no NaN, codes are within ``codebook_sizes``, and
+    neither ``fit`` nor ``encode`` changes the embeddings. A wrong result is a
+    :class:`~semantic_ids.errors.ContractError` or a :class:`~semantic_ids.errors.TrainingDivergedError`.
     :func:`~semantic_ids.testing.check_tokenizer` checks the other rules of a tokenizer.
 
     Attributes:
@@ -39,16 +55,18 @@ class Tokenizer(Persistent, ABC):
     fitted_width: int | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Wrap the subclass's own methods in the checks of their inputs."""
+        """Wrap the subclass's own methods in checks of what they get and return."""
         super().__init_subclass__(**options)
         for name, checked in (
             ("fit", _checked_fit),
             ("encode", _checked_encode),
-            ("last_level_distances", _checked_encode),
+            ("last_level_distances", _checked_distances),
             ("decode", _checked_decode),
         ):
-            if name in vars(cls):
-                setattr(cls, name, checked(vars(cls)[name]))
+            method = getattr(cls, name)  # also one of a class beside Tokenizer, which nothing else checks
+            if not (hasattr(method, _CHECKED) or method is getattr(Tokenizer, name)):
+                setattr(cls, name, checked(method))
+                setattr(vars(cls)[name], _CHECKED, True)
 
     @abstractmethod
     def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
@@ -64,6 +82,7 @@ class Tokenizer(Persistent, ABC):
 
         Raises:
             ValueError: If there are no embeddings, or if they hold NaN or infinite values.
+            TrainingDivergedError: If the training diverged. The message names the setting to change.
         """
 
     @abstractmethod
@@ -136,102 +155,103 @@ class Tokenizer(Persistent, ABC):
         """Set what :meth:`state` and :meth:`facts` returned."""
         super().restore(state, facts)
         self.codebook_sizes = tuple(facts["codebook_sizes"])
-
-
-def check_sizes(levels: int, codebook_size: int) -> None:
-    """Raise a :class:`ValueError` unless there is at least one level and one code in every level."""
-    if levels < 1 or codebook_size < 1:
-        raise ValueError(f"semantic IDs need levels and codes, not {levels} levels of {codebook_size} codes")
-
-
-def check_embeddings(embeddings: Tensor, *, at_least: int = 0, width: int | None = None) -> Tensor:
-    """Check embeddings, and return them as float32 on the CPU.
-
-    Args:
-        embeddings: ``(N, D)``, of any dtype and on any device.
-        at_least: Smallest number of rows N.
-        width: Required width D; None allows any.
-
-    Returns:
-        The same values ``(N, D)``.
-
-    Raises:
-        ValueError: If shape or width is wrong, if there are too few rows, or if a value is NaN or
-            infinite. The message names the first bad rows.
-    """
-    if embeddings.ndim != 2 or embeddings.shape[1] == 0:
-        raise ValueError(f"embeddings must be (items, features), not of shape {tuple(embeddings.shape)}")
-    if width not in (None, embeddings.shape[1]):
-        raise ValueError(f"embeddings have {embeddings.shape[1]} features, but {width} were fitted")
-    if len(embeddings) < at_least:
-        raise ValueError(f"{len(embeddings)} embeddings are too few, at least {at_least} needed")
-    embeddings = embeddings.to("cpu", torch.float32)
-    # In parts, because the result of isfinite takes memory too.
-    bad = torch.cat([~torch.isfinite(part).all(dim=1) for part in embeddings.split(_ROWS_AT_ONCE)])
-    if bad.any():
-        rows = bad.nonzero().flatten()[:5].tolist()
-        raise ValueError(f"embeddings hold NaN or infinite values in {int(bad.sum())} rows, first {rows}")
-    return embeddings
-
-
-def check_codes(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Check codes, and return them on the CPU.
-
-    Args:
-        codes: ``(N, L)`` int64, on any device.
-        sizes: Number of codes of every level, ``(K_1, …, K_L)``.
-
-    Raises:
-        ValueError: If shape or dtype is wrong, or if a code is outside its codebook. The message names
-            the first wrong row.
-    """
-    if codes.ndim != 2 or codes.shape[1] != len(sizes) or codes.dtype != torch.int64:
-        dtype = str(codes.dtype).removeprefix("torch.")
-        raise ValueError(f"codes must be (items, {len(sizes)}) int64, not {dtype} {tuple(codes.shape)}")
-    codes = codes.cpu()
-    outside = codes[((codes < 0) | (codes >= torch.tensor(sizes))).any(dim=1)]
-    if len(outside):
-        raise ValueError(f"codes {outside[0].tolist()} lie outside codebooks of {sizes}, counted from 0")
-    return codes
+        _require_no_nan(self)
 
 
 def _checked_fit(fit: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``fit`` with a check of its embeddings, which also records their width."""
+    """Return ``fit`` with checks of its embeddings and of what it learned; it also records their width."""
 
     @functools.wraps(fit)
     def checked(self: Tokenizer, embeddings: Tensor, **options: Any) -> Any:
         # A subclass may call this method through super() with features of its own instead of embeddings.
-        if type(self).fit is checked:
-            embeddings = check_embeddings(embeddings, at_least=1)
-            self.fitted_width = embeddings.shape[1]
-        return fit(self, embeddings, **options)
+        if type(self).fit is not checked:
+            return fit(self, embeddings, **options)
+        check_whole(0, MAX_SEED, seed=options.get("seed", 0))
+        embeddings = check_embeddings(embeddings, at_least=1)
+        self.fitted_width = embeddings.shape[1]
+        with _unchanged(self, "fit", embeddings), float32_numbers():
+            fitted = fit(self, embeddings, **options)
+        _require_no_nan(self)
+        return fitted
 
     return checked
 
 
-def _checked_encode(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``encode`` or ``last_level_distances`` with a check of its embeddings."""
+def _checked_encode(encode: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``encode`` with checks of its embeddings and of its codes."""
 
-    @functools.wraps(method)
+    @functools.wraps(encode)
     def checked(self: Tokenizer, embeddings: Tensor) -> Any:
-        if checked in (type(self).encode, type(self).last_level_distances):
-            embeddings = check_embeddings(embeddings, width=_fitted_width(self))
-        return method(self, embeddings)
+        if type(self).encode is not checked:
+            return encode(self, embeddings)
+        embeddings = check_embeddings(embeddings, width=_fitted_width(self))
+        with _unchanged(self, "encode", embeddings), float32_numbers():
+            codes = encode(self, embeddings)
+        sizes = getattr(self, "codebook_sizes", None)
+        check_returned_codes(f"{type(self).__name__}.encode", codes, sizes, len(embeddings))
+        return codes
+
+    return checked
+
+
+def _checked_distances(measure: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``last_level_distances`` with checks of its embeddings and of its distances."""
+
+    @functools.wraps(measure)
+    def checked(self: Tokenizer, embeddings: Tensor) -> Any:
+        if type(self).last_level_distances is not checked:
+            return measure(self, embeddings)
+        embeddings = check_embeddings(embeddings, width=_fitted_width(self))
+        with float32_numbers():
+            distances = measure(self, embeddings)
+        shape = (len(embeddings), self.codebook_sizes[-1])
+        method = f"{type(self).__name__}.last_level_distances"
+        check_returned_numbers(method, distances, torch.float64, shape, at_least=0)
+        return distances
 
     return checked
 
 
 def _checked_decode(decode: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``decode`` with a check of its codes."""
+    """Return ``decode`` with checks of its codes and of its embeddings."""
 
     @functools.wraps(decode)
     def checked(self: Tokenizer, codes: Tensor) -> Any:
-        if type(self).decode is checked:
-            _fitted_width(self)
-            codes = check_codes(codes, self.codebook_sizes)
-        return decode(self, codes)
+        if type(self).decode is not checked:
+            return decode(self, codes)
+        width = _fitted_width(self)
+        codes = check_codes(codes, self.codebook_sizes)
+        with float32_numbers():
+            decoded = decode(self, codes)
+        check_returned_numbers(f"{type(self).__name__}.decode", decoded, torch.float32, (len(codes), width))
+        return decoded
 
     return checked
+
+
+@contextmanager
+def _unchanged(tokenizer: Tokenizer, method: str, embeddings: Tensor) -> Iterator[None]:
+    """Raise a :class:`ContractError` if the block changes the embeddings, which all tokenizers share."""
+    before = checksum(embeddings)
+    yield
+    if checksum(embeddings) != before:
+        raise ContractError(
+            f"{type(tokenizer).__name__}.{method} changed the embeddings; work on embeddings.clone()"
+        )
+
+
+def _require_no_nan(tokenizer: Tokenizer) -> None:
+    """Raise a :class:`TrainingDivergedError` if a tensor or a weight of a fitted tokenizer holds NaN."""
+    bad = [
+        name
+        for name, value in tokenizer.state().items()
+        if value.is_floating_point() and bool(value.isnan().any())
+    ]
+    if bad:
+        raise TrainingDivergedError(
+            f"{type(tokenizer).__name__} holds NaN in {', '.join(bad[:3])} after fit: its training diverged; "
+            "try smaller steps, such as a smaller learning rate"
+        )
 
 
 def _fitted_width(tokenizer: Tokenizer) -> int:
