@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ast
-import glob
-import json
 import re
 from pathlib import Path
 
 import polars as pl
 
 from recsys.datasets.corpus import ITEMS
-from recsys.datasets.formats.lines import decoded, excerpt, parsed, unescaped
+from recsys.datasets.formats.blocks import ahead, blocks_of
+from recsys.datasets.formats.lines import LineParser, decoded, excerpt, json_object, lines_in, unescaped
 
 Row = tuple[str, str, str, list[str], str]
 """A row of a frame with the columns :data:`~recsys.datasets.corpus.ITEMS`."""
@@ -25,6 +24,9 @@ ITEM_FIELDS = {
 
 LEADING_ASIN = re.compile(rb"\s*\{\s*'asin':\s*'(\w+)'")
 """The item id at the start of a 2014 line, if ``asin`` is the first key, so that no text comes before it."""
+
+LONGEST_LITERAL = 2**20
+"""Largest length of a 2014 line in bytes, because Python needs 500 times the memory to parse one."""
 
 SCRIPT = "getTime"
 """Occurs in 2018 titles that are a script of the web page, as the notes of the release say."""
@@ -49,32 +51,37 @@ def read_items(
     Raises:
         ValueError: If a line is broken, or if the file is incomplete.
     """
-    skipped = 0
-    rows = _scan_json(path, release, wanted) if release != 2014 else None
-    if rows is None:
-        parse = _parse_literal if release == 2014 else _parse_json
-        rows_or_none, skipped = parsed(
-            path, lambda line: parse(line, release, wanted), skip_bad_lines=skip_bad_lines
-        )
-        rows = [row for row in rows_or_none if row is not None]
-    return pl.DataFrame(rows, schema=ITEMS, orient="row"), skipped
+    parse = _parse_literal if release == 2014 else _parse_json
+    parser = LineParser(path, lambda line: parse(line, release, wanted), skip_bad_lines)
+    rows: list[Row] = []
+    for number, block in ahead(blocks_of(path)):
+        items = _read_block(block, release, wanted) if release != 2014 else None
+        if items is None:
+            items = [row for row in parser.rows(lines_in(number, block)) if row is not None]
+        rows += items
+    parser.log()
+    return pl.DataFrame(rows, schema=ITEMS, orient="row"), parser.skipped
 
 
-def _scan_json(path: Path, release: int, wanted: set[str]) -> list[Row] | None:
-    """Return the rows of the wanted items, or None if the file must be parsed line by line.
+def _read_block(block: bytes, release: int, wanted: set[str]) -> list[Row] | None:
+    """Return the rows of the wanted items in a block, or None if it must be parsed line by line.
 
-    That is so if a line is broken, or if polars might read a value differently from :func:`_parse_json`.
+    That is so if a line is blank or broken, if a line may have two ids, or if polars might read a value
+    differently from :func:`_parse_json`.
     """
     item_id, title, brand, categories = ITEM_FIELDS[release]
-    is_wanted = pl.col(item_id).is_in(pl.Series(sorted(wanted)).implode()) | pl.col(item_id).is_null()
-    file = glob.escape(str(path))  # polars would treat brackets in the name as a pattern
-    try:
-        items = pl.scan_ndjson(file, schema=_schema(release)).filter(is_wanted).collect(engine="streaming")
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+    num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
+    if block.count(f'"{item_id}"'.encode()) != num_lines:
         return None
+    try:
+        lines = pl.read_ndjson(block, schema=_schema(release))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
+    if len(lines) != num_lines or lines[item_id].null_count():
+        return None
+    items = lines.filter(pl.col(item_id).is_in(pl.Series(sorted(wanted)).implode()))
     texts = pl.concat([items[title], items[brand], items[categories].explode()])
-    has_surrogate = texts.str.contains("\x00", literal=True).any()  # polars reads lone surrogates as NUL
-    if has_surrogate or items[item_id].null_count():
+    if texts.str.contains("\x00", literal=True).any():  # polars reads lone surrogates as NUL
         return None
     return [_row(fields, release) for fields in items.iter_rows(named=True)]
 
@@ -92,20 +99,22 @@ def _parse_literal(line: bytes, release: int, wanted: set[str]) -> Row | None:
     leading = LEADING_ASIN.match(line)
     if leading and leading[1].decode() not in wanted:
         return None
+    if len(line) > LONGEST_LITERAL:
+        raise ValueError(f"longer than {LONGEST_LITERAL} bytes: {excerpt(line)}")
     try:
-        fields = ast.literal_eval(decoded(line).strip())
+        tree = ast.parse(decoded(line).strip(), mode="eval").body
+        fields = ast.literal_eval(tree)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise ValueError(f"not a Python literal: {excerpt(line)}") from error
+    if isinstance(tree, ast.Dict) and len(tree.keys) != len(fields):
+        raise ValueError(f"a key is given twice: {excerpt(line)}")
     return _wanted_row(fields, release, wanted, line)
 
 
 def _parse_json(line: bytes, release: int, wanted: set[str]) -> Row | None:
     """Return the row of a 2018 or 2023 line, None if the item is not wanted."""
-    try:
-        fields = json.loads(decoded(line))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {excerpt(line)}") from error
-    if isinstance(fields, dict) and not _has_only_texts(fields, release):
+    fields = json_object(line, ITEM_FIELDS[release][:1])
+    if not _has_only_texts(fields, release):
         fields = _fields_as_texts(line, release)
     return _wanted_row(fields, release, wanted, line)
 
@@ -118,7 +127,7 @@ def _has_only_texts(fields: dict[str, object], release: int) -> bool:
 
 
 def _fields_as_texts(line: bytes, release: int) -> dict[str, object]:
-    """Return the fields of a line, with numbers and booleans as the texts that :func:`_scan_json` returns."""
+    """Return the fields of a line, with numbers and booleans as the texts that polars makes of them."""
     try:
         return pl.read_ndjson(line, schema=_schema(release)).row(0, named=True)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:

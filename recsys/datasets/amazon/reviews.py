@@ -1,19 +1,27 @@
 """The reviews of every release of Amazon product reviews, as events.
 
-Good files are read by polars. Files with a broken or unusual line are read line by line, which is slower.
+Files are read in blocks. polars reads a block, or Python does, line by line, if a line is broken or unusual.
 """
 
 from __future__ import annotations
 
-import glob
-import json
 import reprlib
-from array import array
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
-from recsys.datasets.formats.lines import LAST_SECOND, decoded, excerpt, lines_of, parsed
+from recsys.datasets.corpus import EVENTS
+from recsys.datasets.formats.blocks import ahead, blocks_of
+from recsys.datasets.formats.lines import (
+    LAST_SECOND,
+    LineParser,
+    decoded,
+    excerpt,
+    json_object,
+    lines_in,
+    lines_of,
+)
 
 REVIEW_FIELDS = {
     2014: ("reviewerID", "asin", "unixReviewTime"),
@@ -60,20 +68,24 @@ def read_events(path: Path, release: int, *, skip_bad_lines: bool) -> tuple[pl.D
     """
     if _is_ratings(path) and release in WITH_HEADER:
         _check_header(path, release)
-    skipped = 0
-    try:
-        # polars must parse all columns, or it would not notice lines with too many.
-        all_columns = pl.QueryOptFlags(projection_pushdown=False)
-        events = _scan(path, release).collect(engine="streaming", optimizations=all_columns)
-        events = events.rechunk()  # thousands of small blocks take far more memory than their data
-        is_plain = _is_plain(events, release)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
-        is_plain = False
-    if not is_plain:
-        events, skipped = _read_lines(path, release, skip_bad_lines)
+    parser = LineParser(path, partial(_parse, _is_ratings(path), release), skip_bad_lines)
+    # One set of names for all blocks. All ids as texts would fill the memory.
+    users, items = (pl.Categorical(pl.Categories.random()) for _ in range(2))
+    types = {"user_id": users, "item_id": items, "timestamp": pl.Int64}
+    parts = [pl.DataFrame(schema=types)]
+    for number, block in ahead(blocks_of(path)):
+        has_header = number == 1 and _is_ratings(path) and release in WITH_HEADER
+        lines = block.partition(b"\n")[2] if has_header else block
+        events = _read_block(lines, path, release)
+        if events is None:
+            rows = list(parser.rows(lines_in(number + has_header, lines)))
+            events = pl.DataFrame(rows, schema=EVENTS, orient="row")
+        parts.append(events.cast(types))
+    parser.log()
+    events = pl.concat(parts, rechunk=True)  # small parts take far more memory than their data
     if events.is_empty():
-        raise ValueError(f"{path}: holds no reviews ({skipped} broken lines skipped)")
-    return events, skipped
+        raise ValueError(f"{path}: holds no reviews ({parser.skipped} broken lines skipped)")
+    return events, parser.skipped
 
 
 def _is_ratings(path: Path) -> bool:
@@ -89,25 +101,27 @@ def _check_header(path: Path, release: int) -> None:
         raise ValueError(f"{path}: the header must be {header}, not {excerpt(line)}")
 
 
-def _scan(path: Path, release: int) -> pl.LazyFrame:
-    """Return a query for the events of a file.
+def _read_block(block: bytes, path: Path, release: int) -> pl.DataFrame | None:
+    """Return the events of a block, or None if it must be parsed line by line.
 
-    It converts ids to ``Categorical`` block by block, because all ids as texts would fill the memory.
+    That is so if a line is blank, broken or unusual, or if a line may have a key twice.
     """
-    user, item, time = REVIEW_FIELDS[release]
+    fields = REVIEW_FIELDS[release]
+    user, item, time = fields
     types = {user: pl.String, item: pl.String, time: pl.Int64}
-    if _is_ratings(path):
-        schema = {name: types.get(name, pl.String) for name in RATING_COLUMNS[release]}
-        has_header = release in WITH_HEADER
-        rows = pl.scan_csv(path, schema=schema, has_header=has_header, quote_char=None, glob=False)
-    else:
-        # Escaped, because polars would treat brackets in the name as a pattern.
-        rows = pl.scan_ndjson(glob.escape(str(path)), schema=types)
-    return rows.select(
-        pl.col(user).cast(pl.Categorical(pl.Categories.random())).alias("user_id"),
-        pl.col(item).cast(pl.Categorical(pl.Categories.random())).alias("item_id"),
-        pl.col(time).alias("timestamp"),
-    )
+    num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
+    try:
+        if _is_ratings(path):
+            schema = {name: types.get(name, pl.String) for name in RATING_COLUMNS[release]}
+            rows = pl.read_csv(block, schema=schema, has_header=False, quote_char=None)
+        elif any(block.count(f'"{name}"'.encode()) != num_lines for name in fields):
+            return None
+        else:
+            rows = pl.read_ndjson(block, schema=types)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
+    events = rows.select(user_id=user, item_id=item, timestamp=time)
+    return events if len(events) == num_lines and _is_plain(events, release) else None
 
 
 def _is_plain(events: pl.DataFrame, release: int) -> bool:
@@ -115,60 +129,26 @@ def _is_plain(events: pl.DataFrame, release: int) -> bool:
 
     polars itself refuses broken lines and times of other types.
     """
-    if events.is_empty() or events.null_count().sum_horizontal().item():
+    if events.null_count().sum_horizontal().item():
         return False
-    times = events["timestamp"]
-    if times.min() < 0 or times.max() // TICKS[release] > LAST_SECOND:
+    if not (events["timestamp"] // TICKS[release]).is_between(0, LAST_SECOND).all():
         return False
-    ids = (events[name].unique().cast(pl.String) for name in ("user_id", "item_id"))
     # polars also reads JSON's true and false as texts.
     return all(
-        texts.str.contains(PLAIN_ID).all() and not texts.is_in(["true", "false"]).any() for texts in ids
+        ids.str.contains(PLAIN_ID).all() and not ids.is_in(["true", "false"]).any()
+        for ids in (events["user_id"].unique(), events["item_id"].unique())
     )
 
 
-def _read_lines(path: Path, release: int, skip_bad_lines: bool) -> tuple[pl.DataFrame, int]:
-    """Return the events of a file and the number of skipped lines.
-
-    This is several times slower than :func:`_scan`, but it knows the number of each line.
-    """
-    is_ratings = _is_ratings(path)
-    header = is_ratings and release in WITH_HEADER
-    users: dict[str, int] = {}
-    items: dict[str, int] = {}
-    user_codes, item_codes, times = array("I"), array("I"), array("q")
-
-    def add(line: bytes) -> None:
-        user, item, time = _parse_rating(line, release) if is_ratings else _parse_review(line, release)
-        user_codes.append(users.setdefault(user, len(users)))
-        item_codes.append(items.setdefault(item, len(items)))
-        times.append(time)
-
-    _, skipped = parsed(path, add, skip_bad_lines=skip_bad_lines, header=header)
-    return pl.DataFrame(
-        {
-            "user_id": _categorical(users, user_codes),
-            "item_id": _categorical(items, item_codes),
-            "timestamp": pl.Series(times, dtype=pl.Int64),
-        }
-    ), skipped
-
-
-def _categorical(names: dict[str, int], codes: array[int]) -> pl.Series:
-    """Return the names of codes as a Categorical column; ``names`` are in the order of their codes."""
-    ids = pl.Series(list(names), dtype=pl.String).cast(pl.Categorical(pl.Categories.random()))
-    return ids.gather(pl.Series(codes, dtype=pl.UInt32))
+def _parse(is_ratings: bool, release: int, line: bytes) -> tuple[str, str, int]:
+    """Return user, item and time of a line, or raise a ValueError with the problem."""
+    return _parse_rating(line, release) if is_ratings else _parse_review(line, release)
 
 
 def _parse_review(line: bytes, release: int) -> tuple[str, str, int]:
     """Return user, item and time of a JSON line, or raise a ValueError with the problem."""
     fields = REVIEW_FIELDS[release]
-    try:
-        review = json.loads(decoded(line))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {excerpt(line)}") from error
-    if not isinstance(review, dict):
-        raise ValueError(f"not a JSON object: {excerpt(line)}")
+    review = json_object(line, fields)
     missing = [field for field in fields if review.get(field) in (None, "")]
     if missing:
         raise ValueError(f"lacks {', '.join(missing)}; is this the {release} release?")
@@ -183,8 +163,8 @@ def _parse_review(line: bytes, release: int) -> tuple[str, str, int]:
 def _parse_rating(line: bytes, release: int) -> tuple[str, str, int]:
     """Return user, item and time of a CSV line, or raise a ValueError with the problem."""
     columns = RATING_COLUMNS[release]
-    # Not with the csv module, because this must accept what polars accepts in _scan: there no cell contains
-    # a comma, and the rating may be any text.
+    # Not with the csv module, because this must accept what polars accepts in _read_block: there no cell
+    # contains a comma, and the rating may be any text.
     cells = [_unquoted(cell) for cell in decoded(line).split(",")]
     if len(cells) != len(columns):
         raise ValueError(f"{len(cells)} cells instead of {','.join(columns)}: {excerpt(line)}")

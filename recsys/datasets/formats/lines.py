@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-import codecs
-import gzip
 import html
 import io
+import json
 import logging
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, Generic, TypeVar
 
-import pyarrow as pa
+from recsys.datasets.formats.blocks import blocks_of, open_unpacked
+
+__all__ = [
+    "LAST_SECOND",
+    "MOST_BROKEN_LINES",
+    "LineParser",
+    "checked_file",
+    "decoded",
+    "excerpt",
+    "json_object",
+    "lines_in",
+    "lines_of",
+    "open_unpacked",
+    "parsed",
+    "unescaped",
+]
 
 Row = TypeVar("Row")
 
 LAST_SECOND = 253_402_300_799
 """The last second of the year 9999, in seconds since 1970. A larger number is a time in another unit."""
 
-LONGEST_LINE = 2**24
-"""Largest length of a line in bytes. No corpus has longer records; a longer line is probably no text."""
+MOST_BROKEN_LINES = 100_000
+"""Largest number of broken lines that are skipped in a file where most lines are broken."""
 
-_DAMAGED = (EOFError, OSError, zlib.error)
-"""Errors that mean that a compressed file is incomplete or damaged."""
+_BLOCK = 2**20
+"""Size in bytes of the parts of a file that are split into lines at a time."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,30 +51,18 @@ def checked_file(path: str | Path, what: str) -> Path:
     Raises:
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If the path is a directory.
-        ValueError: If the file is empty.
+        ValueError: If the file is empty, or a pipe or device.
     """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; give the {what} file itself")
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the {what} file")
+    if not path.is_file():
+        raise ValueError(f"{path} is a pipe or a device; give the {what} as a file, which can be read twice")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; give the {what} file as it was published")
     return path
-
-
-def open_unpacked(path: Path) -> BinaryIO:
-    """Open a file for reading bytes, and unpack gzip and zstd.
-
-    The first bytes decide whether the file is compressed, not its name.
-    """
-    with path.open("rb") as raw:
-        magic = raw.read(4)
-    if magic[:2] == b"\x1f\x8b":
-        return gzip.open(path)  # type: ignore[return-value]
-    if magic == b"\x28\xb5\x2f\xfd":
-        return io.BufferedReader(pa.input_stream(path, compression="zstd"))
-    return path.open("rb")
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -76,24 +77,17 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
         Line number and line, with its line end.
 
     Raises:
-        ValueError: If the file is incomplete or damaged, or if a line is longer than :data:`LONGEST_LINE`.
+        ValueError: If the file cannot be read, see :func:`~recsys.datasets.formats.blocks.blocks_of`.
     """
-    number = 0
-    file = open_unpacked(path)
-    try:
-        with file:
-            while line := file.readline(LONGEST_LINE):
-                number += 1
-                if len(line) == LONGEST_LINE:
-                    raise ValueError(
-                        f"{path}, line {number}: longer than {LONGEST_LINE} bytes; is this a text file?"
-                    )
-                if number == 1:
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                if line.strip():
-                    yield number, line
-    except _DAMAGED as error:
-        raise ValueError(f"{path}: cut off or damaged after line {number}; download it again") from error
+    for number, block in blocks_of(path, _BLOCK):
+        yield from lines_in(number, block)
+
+
+def lines_in(number: int, block: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a block as :func:`lines_of` does; ``number`` is the number of its first line."""
+    for place, line in enumerate(io.BytesIO(block), number):
+        if line.strip():
+            yield place, line
 
 
 def parsed(
@@ -112,8 +106,8 @@ def parsed(
         The results of ``parse``, and the number of skipped lines.
 
     Raises:
-        ValueError: If a line is broken and not skipped, or if the file is damaged. The message names the
-            file and the line.
+        ValueError: If a line is broken and not skipped, if too many are skipped, or if the file is damaged.
+            The message names the file and the line.
 
     Example:
         >>> import tempfile
@@ -122,20 +116,63 @@ def parsed(
         >>> parsed(path, int, skip_bad_lines=True, header=True)
         ([3, 5], 1)
     """
-    rows: list[Row] = []
-    problems: list[str] = []
-    for number, line in lines_of(path):
-        if header and number == 1:
-            continue
-        try:
-            rows.append(parse(line))
-        except ValueError as error:
-            if not skip_bad_lines:
-                raise ValueError(f"{path}, line {number}: {error} (skip_bad_lines leaves it out)") from error
-            problems.append(f"line {number}: {error}")
-    if problems:
-        logger.warning("%s: %d broken lines skipped; %s", path, len(problems), "; ".join(problems[:3]))
-    return rows, len(problems)
+    parser = LineParser(path, parse, skip_bad_lines)
+    lines = ((number, line) for number, line in lines_of(path) if not (header and number == 1))
+    rows = list(parser.rows(lines))
+    parser.log()
+    return rows, parser.skipped
+
+
+class LineParser(Generic[Row]):
+    """A function of a line, with the broken lines of a file that it met.
+
+    Args:
+        path: The file, for messages.
+        parse: Function of a line. It must raise a ValueError with the reason if the line is broken.
+        skip_bad_lines: Whether to leave broken lines out and count them, instead of raising an error.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[bytes], Row], skip_bad_lines: bool) -> None:
+        self.path, self.parse, self.skip_bad_lines = path, parse, skip_bad_lines
+        self.skipped = 0
+        self.first_problems: list[str] = []
+
+    def rows(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[Row]:
+        """Yield the result of each line that is not broken.
+
+        Args:
+            lines: Number and bytes of each line.
+
+        Raises:
+            ValueError: If a line is broken and not skipped, or if more than :data:`MOST_BROKEN_LINES` lines
+                and more than half of all are broken.
+        """
+        for number, line in lines:
+            try:
+                row = self.parse(line)
+            except ValueError as error:
+                self._skip(number, error)
+            else:
+                yield row
+
+    def log(self) -> None:
+        """Log how many lines were skipped, and what is wrong with the first three."""
+        if self.skipped:
+            problems = "; ".join(self.first_problems)
+            logger.warning("%s: %d broken lines skipped; %s", self.path, self.skipped, problems)
+
+    def _skip(self, number: int, error: ValueError) -> None:
+        """Count a broken line, or raise a ValueError that names it."""
+        if not self.skip_bad_lines:
+            raise ValueError(f"{self.path}, line {number}: {error} (skip_bad_lines leaves it out)") from error
+        self.skipped += 1
+        if self.skipped <= 3:
+            self.first_problems.append(f"line {number}: {error}")
+        if self.skipped > MOST_BROKEN_LINES and 2 * self.skipped > number:
+            raise ValueError(
+                f"{self.path}: {self.skipped} of {number} lines are broken; is this the right file? "
+                f"The first is {self.first_problems[0]}"
+            ) from error
 
 
 def decoded(line: bytes, encoding: str = "utf-8") -> str:
@@ -156,6 +193,44 @@ def decoded(line: bytes, encoding: str = "utf-8") -> str:
         return line.decode(encoding).rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"not {encoding}: {excerpt(line)}") from error
+
+
+def json_object(line: bytes, unique: Collection[str]) -> dict[str, Any]:
+    """Return the JSON object of a line.
+
+    Of a key that is given several times the first value counts, as for polars, except for the keys that must
+    be unique.
+
+    Args:
+        line: Bytes of the line.
+        unique: Keys that must not be given twice, in this object or in one within it.
+
+    Raises:
+        ValueError: If the line is no JSON object in UTF-8, or if one of the keys is given twice.
+
+    Example:
+        >>> json_object(b'{"a": 1, "a": 2}', unique=["b"])
+        {'a': 1}
+    """
+
+    def first_values(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(reversed(pairs))
+        if len(values) < len(pairs):
+            names = [name for name, _ in pairs]
+            for name in unique:
+                if names.count(name) > 1:
+                    raise ValueError(f"the key {name!r} is given twice")
+        return values
+
+    try:
+        value = json.loads(decoded(line), object_pairs_hook=first_values)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg}, character {error.pos + 1}): {excerpt(line)}") from error
+    except RecursionError as error:
+        raise ValueError(f"not JSON (nested too deeply): {excerpt(line)}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"not a JSON object: {excerpt(line)}")
+    return value
 
 
 def excerpt(line: bytes) -> str:

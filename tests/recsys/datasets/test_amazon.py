@@ -239,7 +239,7 @@ def test_a_bad_review_is_named_or_skipped(
 def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_bytes(json.dumps(REVIEWS[0]).encode() + b'\n{"asin": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"bad\.json, line 2: not JSON"):
+    with pytest.raises(ValueError, match=r"bad\.json, line 2: not utf-8"):
         read_amazon(bad, k_core=1)
 
 
@@ -358,10 +358,58 @@ def test_a_bad_description_is_named_or_skipped(
     assert not Path("made-by-eval").exists()
 
 
+@pytest.mark.parametrize("blank", [False, True])  # with a blank line polars does not read the block
+def test_a_review_with_its_item_twice_is_broken(tmp_path: Path, blank: bool) -> None:
+    twice = '{"reviewerID": "U1", "asin": "B1", "asin": "B2", "unixReviewTime": 250}'
+    lines = [*map(json.dumps, REVIEWS), *([""] if blank else []), twice]
+    path = write(tmp_path / "reviews.json.gz", lines)
+    with pytest.raises(ValueError, match=rf"line {len(lines)}: the key 'asin' is given twice"):
+        read_amazon(path, k_core=1)
+    assert read_amazon(path, k_core=1, skip_bad_lines=True).skipped_lines == 1
+
+
+@pytest.mark.parametrize("blank", [False, True])
+def test_the_first_of_two_titles_counts_but_two_ids_are_broken(tmp_path: Path, blank: bool) -> None:
+    reviews, title = reviews_file(tmp_path), '{"asin": "B1", "title": "one", "title": "two"}'
+    meta = write(tmp_path / "meta.json.gz", [*([""] if blank else []), title])
+    assert read_amazon(reviews, meta, release=2018, k_core=1).items["title"][0] == "one"
+    meta = write(tmp_path / "meta.json.gz", [*([""] if blank else []), '{"asin": "B9", "asin": "B1"}'])
+    with pytest.raises(ValueError, match=rf"line {1 + blank}: the key 'asin' is given twice"):
+        read_amazon(reviews, meta, release=2018, k_core=1)
+
+
+@pytest.mark.parametrize(
+    "line", ["{'asin': 'B1', 'title': 'one', 'title': 'two'}", "{'asin': 'B1', 'asin': 'B2'}"]
+)
+def test_a_literal_with_a_key_twice_is_broken(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ValueError, match="line 1: a key is given twice"):
+        read_amazon(reviews_file(tmp_path), write(tmp_path / "meta.json.gz", [line]), k_core=1)
+
+
+def test_a_literal_that_would_fill_the_memory_is_broken(tmp_path: Path) -> None:
+    meta = write(tmp_path / "meta.json.gz", ["{'asin': 'B1', 'related': [" + "[]," * 400_000 + "]}"])
+    with pytest.raises(ValueError, match="line 1: longer than 1048576 bytes"):
+        read_amazon(reviews_file(tmp_path), meta, k_core=1)
+
+
+def test_blocks_of_a_large_file_become_one_frame(tmp_path: Path) -> None:
+    # Above 16 MiB, with one line in the second block that only Python reads.
+    pad = "x" * 100_000
+    rows = [{"reviewerID": f"U{n % 7}", "asin": f"B{n}", "unixReviewTime": n, "pad": pad} for n in range(400)]
+    lines = [json.dumps(row) for row in rows]
+    lines[300] = lines[300].replace('"B300"', "300")
+    corpus = read_amazon(write(tmp_path / "reviews.json.gz", lines), k_core=1)
+    expected = [(f"U{n % 7}", "300" if n == 300 else f"B{n}", n) for n in range(400)]
+    assert corpus.interactions.rows() == sorted(expected, key=lambda row: (row[0], row[2]))
+    lines[399] = lines[399][:-1]
+    with pytest.raises(ValueError, match="line 400: not JSON"):
+        read_amazon(write(tmp_path / "reviews.json.gz", lines), k_core=1)
+
+
 BAD_JSON_META = [
     ("{'asin': 'B1'}", "not JSON"),
     ('{"title": "no asin"}', "not a JSON object with asin"),
-    ('"B1"', "not a JSON object with asin"),
+    ('"B1"', "not a JSON object"),
     ('{"asin": "B1", "category": "R"}', "category must be a list of names"),
     ('{"asin": "B1", "category": {"R": 1}}', "category must be a list of names"),
 ]
