@@ -1,9 +1,13 @@
-"""Checkpoints: an interrupted training resumes from a file and ends with the numbers it would have had."""
+"""Checkpoints: an interrupted training resumes from a file and ends with the numbers it would have had.
+
+A digest of the content is part of the file, so that a damaged file is noticed.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from semantic_ids.digest import content_digest
 from semantic_ids.files import atomic_write
 
 
@@ -70,15 +75,11 @@ class Checkpoint:
     Attributes:
         path: Path of the file.
         training: JSON values that identify the training: everything that its numbers depend on. A training
-            can resume only from a file with equal values.
+            resumes only from a file with equal values.
     """
 
     path: Path
     training: Mapping[str, Any]
-
-    def exists(self) -> bool:
-        """Return whether there is a file to resume from."""
-        return self.path.exists()
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Write the file; the previous one stays until the new one is complete."""
@@ -98,37 +99,43 @@ class Checkpoint:
         }
         # Cloned, because tied weights share memory, and the format refuses tensors that do.
         cloned = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+        about = {**metadata, "digest": content_digest(cloned, metadata)}
         with atomic_write(self.path) as partial:
-            save_file(cloned, partial, metadata={"about": json.dumps(metadata)})
+            save_file(cloned, partial, metadata={"about": json.dumps(about)})
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-        """Restore the model, the optimizer and torch's random state from the file.
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
+        """Restore the model, the optimizer and torch's random state from the file, if there is one.
+
+        A damaged file is removed. The file of another training is renamed, so that its progress is not lost.
+        In both cases there is a warning, and nothing is restored.
 
         Args:
             model: The model of the training; its weights are overwritten.
             optimizer: The optimizer of the training; its state is overwritten.
 
         Returns:
-            The progress at the time of saving.
-
-        Raises:
-            ValueError: If the file belongs to another training or is damaged. The message names it.
+            The progress at the time of saving; None if there is no file to resume from.
         """
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {})["about"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{self.path} is no checkpoint of a training; remove it") from error
-        if metadata["training"] != json.loads(json.dumps(self.training)):
-            raise ValueError(
-                f"{self.path} is the checkpoint of a training with other settings; remove it, or "
-                "give this training another file"
+        if not self.path.exists():
+            return None
+        content = self._read()
+        if content is None:
+            self.remove()
+            warnings.warn(f"{self.path} was damaged: training starts anew", RuntimeWarning, stacklevel=3)
+            return None
+        metadata, tensors = content
+        weights = _with_prefix("model.", tensors)
+        if metadata["training"] != json.loads(json.dumps(self.training)) or not _fit(model, weights):
+            aside = self.path.with_name(f"{self.path.name}.other")
+            self.path.replace(aside)
+            warnings.warn(
+                f"{self.path} is the checkpoint of another training: it is now called {aside.name}, and this "
+                "training starts anew",
+                RuntimeWarning,
+                stacklevel=3,
             )
-        try:
-            model.load_state_dict(_with_prefix("model.", tensors))
-        except RuntimeError as error:
-            raise ValueError(f"{self.path} is the checkpoint of another model; remove it") from error
+            return None
+        model.load_state_dict(weights)
         states: dict[int, dict[str, Tensor]] = {}
         for name, value in _with_prefix("optimizer.", tensors).items():
             number, _, key = name.partition(".")
@@ -148,9 +155,27 @@ class Checkpoint:
             reports=[(step, report) for step, report in metadata["reports"]],
         )
 
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Return the metadata and the tensors of the file; None if it is damaged."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = json.loads((file.metadata() or {})["about"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if metadata.pop("digest") == content_digest(tensors, metadata):
+                return metadata, tensors
+        except (SafetensorError, KeyError, ValueError):
+            pass
+        return None
+
     def remove(self) -> None:
         """Delete the file if it exists."""
         self.path.unlink(missing_ok=True)
+
+
+def _fit(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Return whether weights have the names and shapes of the model's."""
+    own = {name: value.shape for name, value in model.state_dict().items()}
+    return own == {name: value.shape for name, value in weights.items()}
 
 
 def _copied_weights(model: nn.Module) -> dict[str, Tensor]:

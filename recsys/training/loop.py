@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from recsys.training.acceleration import make_accelerator
 from recsys.training.checkpoint import Checkpoint, Progress
+from semantic_ids.errors import TrainingDivergedError
 from semantic_ids.randomness import shuffled_batches
+from semantic_ids.ranges import check_numbers, check_whole
 from semantic_ids.types import OnStep
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ class Training:
             uncompiled, with a warning.
 
     Raises:
-        ValueError: If a number is below 1 where it must not be, or if a name is unknown.
+        ValueError: If a number is out of range, or if a name is unknown.
 
     Example:
         >>> training = Training(steps=100, learning_rate=0.01, warmup_steps=10, schedule="linear")
@@ -84,9 +87,13 @@ class Training:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluate_every", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1, not {getattr(self, name)}")
+        def values(*names: str) -> dict[str, Any]:
+            return {f"training.{name}": getattr(self, name) for name in names}
+
+        check_whole(**values("steps", "batch_size", "evaluate_every", "patience"))
+        check_whole(0, **values("warmup_steps"))
+        check_numbers(0, above=True, **values("learning_rate", "clip_norm"))
+        check_numbers(0, **values("weight_decay"))
         for name, known in (("schedule", SCHEDULES), ("precision", _PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"training.{name} is one of {', '.join(known)}, not {getattr(self, name)!r}")
@@ -98,10 +105,6 @@ class Training:
         after_warmup, all_after_warmup = step - self.warmup_steps, self.steps - self.warmup_steps
         schedule = SCHEDULES[self.schedule]
         return self.learning_rate * schedule(after_warmup, all_after_warmup, max(1, self.warmup_steps))
-
-
-class TrainingDivergedError(RuntimeError):
-    """Raised when the training loss became NaN or infinite."""
 
 
 def train(
@@ -120,9 +123,9 @@ def train(
     Under ``accelerate launch`` with several processes, each process takes its part of every batch, and
     gradients are averaged. Otherwise everything runs on the device that the model is on.
 
-    When memory runs out, the step is repeated in smaller pieces, with a warning. Gradients stay the same for
-    a loss that is a mean over examples. A loss that contrasts the examples of a batch sees fewer of them at
-    once.
+    When memory runs out, on a GPU or a CPU, the step is repeated in smaller pieces, with a warning. Gradients
+    stay the same for a loss that is a mean over examples. A loss that contrasts the examples of a batch sees
+    fewer of them at once.
 
     Args:
         model: The model; ``forward(*batch)`` returns the scalar loss of a batch.
@@ -138,21 +141,19 @@ def train(
         checkpoint: File that is written at every evaluation and removed at the end. If it exists at the
             start, training resumes from it and ends with the numbers of an uninterrupted run; only in float16
             they may differ, because the scale of the loss starts anew. Metrics that were reported before the
-            interruption are reported again.
+            interruption are reported again. If the file is damaged or belongs to another training, this one
+            starts anew, with a warning.
 
     Raises:
-        ValueError: If there are no training rows or too few for the number of processes, or if the
-            checkpoint belongs to another training.
-        TrainingDivergedError: If the loss is NaN or infinite. The model then has the best weights so far,
-            and the checkpoint keeps its last content.
+        ValueError: If there are no training rows or too few for the number of processes.
+        TrainingDivergedError: If the loss or a weight is NaN or infinite. The model then has the best weights
+            so far, and the checkpoint keeps its last content.
     """
     if count < 1:
         raise ValueError("there are no training examples; users need 4 interactions to give one")
-    accelerator = _accelerator(settings, count)
+    accelerator = _accelerator(settings, count, model)
     optimizer = _optimizer(model, settings)
-    progress = (
-        checkpoint.load(model, optimizer) if checkpoint and checkpoint.exists() else Progress.start(model)
-    )
+    progress = (checkpoint.load(model, optimizer) if checkpoint else None) or Progress.start(model)
     for step, report in progress.reports if on_step else ():
         on_step(step, report)  # type: ignore[misc]
     if accelerator.process_index:  # the first process keeps the caller's random state
@@ -178,7 +179,8 @@ def train(
             if step % settings.evaluate_every and step != settings.steps:
                 continue
 
-            mean_loss = _require_finite(float(loss_sum) / num_losses, step, settings)
+            mean_loss = float(loss_sum) / num_losses
+            _require_finite(mean_loss, model, step, settings)
             model.eval()
             with torch.no_grad():
                 score = validate()
@@ -196,14 +198,26 @@ def train(
         checkpoint.remove()
 
 
-def _require_finite(mean_loss: float, step: int, settings: Training) -> float:
-    """Return the loss, or raise a :class:`TrainingDivergedError` if it is NaN or infinite."""
+def _require_finite(mean_loss: float, model: nn.Module, step: int, settings: Training) -> None:
+    """Raise a :class:`TrainingDivergedError` if the loss or a weight is NaN or infinite."""
+    what = ""
     if not math.isfinite(mean_loss):
+        what = f"the training loss is {mean_loss}"
+    elif not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        what = "weights are NaN or infinite"
+    if what:
         raise TrainingDivergedError(
-            f"the training loss is {mean_loss} by step {step}; try a smaller learning rate than "
-            f"{settings.learning_rate}, or more warm-up than {settings.warmup_steps} steps"
+            f"{what} by step {step}; try a smaller training.learning_rate than {settings.learning_rate}, or "
+            f"more training.warmup_steps than {settings.warmup_steps}"
         )
-    return mean_loss
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out; on a CPU torch raises a plain RuntimeError."""
+    known = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in known)
+    )
 
 
 class _Pieces:
@@ -228,10 +242,10 @@ class _Pieces:
         while True:
             try:
                 return self._backward(own, len(rows))
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
                 half = min(self.size, len(own)) // 2
                 # With several processes the others would wait for this one for ever.
-                if half == 0 or self.accelerator.num_processes > 1:
+                if not _is_out_of_memory(error) or half == 0 or self.accelerator.num_processes > 1:
                     raise
                 self.size = half
             self.model.zero_grad()
@@ -276,22 +290,18 @@ class _Pieces:
                 yield *previous, number == len(pieces)
 
 
-def _accelerator(settings: Training, count: int) -> Accelerator:
+def _accelerator(settings: Training, count: int, model: nn.Module) -> Accelerator:
     """Return the accelerator for a training of ``count`` rows.
 
     Raises:
         ValueError: If a batch has fewer rows than there are processes.
     """
-    # Imported here, because it takes seconds and ranking does not need it.
-    from accelerate import Accelerator  # noqa: PLC0415
-    from accelerate.state import AcceleratorState  # noqa: PLC0415
-
-    AcceleratorState._reset_state()  # otherwise all trainings of a process have the precision of the first
     if settings.compile:
         torch._dynamo.config.suppress_errors = True  # parts that cannot be compiled run uncompiled
-    accelerator = Accelerator(
-        mixed_precision=_PRECISIONS[settings.precision],
-        dynamo_backend="inductor" if settings.compile else "no",
+    accelerator = make_accelerator(
+        precision=_PRECISIONS[settings.precision],
+        backend="inductor" if settings.compile else "no",
+        cpu=next(model.parameters()).device.type == "cpu",
     )
     batch_size = min(settings.batch_size, count)
     if batch_size < accelerator.num_processes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import warnings
@@ -11,11 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recsys.training.checkpoint import Checkpoint
-from recsys.training.loop import SCHEDULES, Training, TrainingDivergedError, train
+from recsys.training.loop import SCHEDULES, Training, train
+from semantic_ids.errors import TrainingDivergedError
+from semantic_ids.randomness import default_device
 
 X = torch.linspace(-1, 1, 64)
 
@@ -153,6 +158,51 @@ def test_out_of_memory_goes_on_in_halves_with_the_same_numbers() -> None:
     assert crammed.sizes == [4] * 4 * 12  # once found, the size stays
 
 
+class AllocatorFails(Crammed):
+    """Fails as torch does on a CPU, or as Python does."""
+
+    def __init__(self, room: int, error: Exception) -> None:
+        super().__init__(room)
+        self.error = error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.room:
+            raise self.error
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_on_a_cpu_goes_on_in_halves_too(error: Exception) -> None:
+    settings = Training(steps=4, batch_size=16, learning_rate=0.1, evaluate_every=2)
+    roomy, crammed = Line(), AllocatorFails(5, error)
+    fit(roomy, settings)
+    with pytest.warns(RuntimeWarning, match="out of memory: going on with 4 training examples at once"):
+        fit(crammed, settings)
+    assert crammed.slope.item() == pytest.approx(roomy.slope.item(), rel=1e-5)
+
+
+def test_a_real_allocation_that_fails_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as failure:
+        torch.empty(2**60, dtype=torch.uint8)
+    model = AllocatorFails(5, failure.value)
+    with pytest.warns(RuntimeWarning, match="out of memory"):
+        fit(model, Training(steps=2, batch_size=16))
+
+
+def test_another_error_is_not_taken_for_want_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        fit(AllocatorFails(5, RuntimeError("shapes do not fit")), Training(steps=2, batch_size=16))
+
+
 def uneven(rows: Tensor) -> Iterator[tuple[int, tuple[Tensor]]]:
     """Row r stands for r % 5 + 1 examples, as a history does for its places."""
     for part in rows.split(7):
@@ -237,17 +287,68 @@ def test_a_checkpoint_at_the_end_of_patience_is_the_end(tmp_path: Path) -> None:
     assert curve(Line(noise=0.5), settings, tmp_path / "it") == expected
 
 
-def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
-    settings = Training(steps=60, batch_size=24, evaluate_every=10)
+def checkpoint_at(path: Path, settings: Training, stop_at: int = 10) -> bytes:
+    """Write a checkpoint by an interrupted training, and return its content."""
     with pytest.raises(StopsError):
-        curve(Line(), settings, tmp_path / "it", stop_at=10)
-    with pytest.raises(ValueError, match="it is the checkpoint of a training with other settings"):
-        curve(Line(), Training(steps=50, batch_size=24, evaluate_every=10), tmp_path / "it")
-    (tmp_path / "damaged").write_bytes(b"no such thing")
-    save_file({"weights": torch.zeros(1)}, tmp_path / "weights")
-    for name in ("damaged", "weights"):
-        with pytest.raises(ValueError, match=f"{name} is no checkpoint of a training; remove it"):
-            curve(Line(), settings, tmp_path / name)
+        curve(Line(), settings, path, stop_at=stop_at)
+    return path.read_bytes()
+
+
+def test_a_checkpoint_of_another_training_is_kept_aside(tmp_path: Path) -> None:
+    content = checkpoint_at(tmp_path / "it", Training(steps=60, batch_size=24, evaluate_every=10))
+    other = Training(steps=50, batch_size=24, evaluate_every=10)
+    expected = curve(Line(), other, None)
+    with pytest.warns(
+        RuntimeWarning, match=r"it is the checkpoint of another training: it is now called it\.ot"
+    ):
+        assert curve(Line(), other, tmp_path / "it") == expected
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"it.other": content}
+
+
+def test_a_checkpoint_of_another_model_is_kept_aside(tmp_path: Path) -> None:
+    settings = Training(steps=60, batch_size=24, evaluate_every=10)
+    checkpoint_at(tmp_path / "it", settings)
+    with pytest.warns(RuntimeWarning, match="checkpoint of another training"):
+        Checkpoint(tmp_path / "it", {"settings": asdict(settings)}).load(
+            nn.Linear(2, 2), torch.optim.AdamW(nn.Linear(2, 2).parameters())
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["it.other"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no such thing", b"\x08" + bytes(7) + b'{"a": 1}', None])
+def test_what_is_no_checkpoint_is_dropped(tmp_path: Path, content: bytes | None) -> None:
+    settings = Training(steps=20, batch_size=24, evaluate_every=10)
+    if content is None:
+        save_file({"weights": torch.zeros(1)}, tmp_path / "it")
+    else:
+        (tmp_path / "it").write_bytes(content)
+    with pytest.warns(RuntimeWarning, match="it was damaged: training starts anew"):
+        assert curve(Line(), settings, tmp_path / "it") == curve(Line(), settings, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_flipped_bit_and_every_cut_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    settings, file = Training(steps=60, batch_size=24, evaluate_every=10), tmp_path / "it"
+    content = checkpoint_at(file, settings)
+    checkpoint, model = Checkpoint(file, {"settings": asdict(settings)}), Line()
+    optimizer = torch.optim.AdamW(model.parameters())
+    draws = random.Random(0)  # noqa: S311 — no secret
+    damaged = []
+    for _ in range(1000):
+        changed = bytearray(content)
+        changed[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+        damaged.append(bytes(changed))
+    damaged += [content[: draws.randrange(len(content))] for _ in range(50)]
+    for changed in damaged:
+        file.write_bytes(changed)
+        with pytest.warns(RuntimeWarning, match="it was damaged"):
+            assert checkpoint.load(model, optimizer) is None
+        assert not file.exists()
+    assert model.slope.item() == 0
+    file.write_bytes(content)
+    progress = checkpoint.load(model, optimizer)
+    assert progress
+    assert progress.step == 10
 
 
 class Breaks(Line):
@@ -268,11 +369,26 @@ def test_a_loss_that_is_no_number_stops_at_the_last_good_state(tmp_path: Path) -
     with pytest.raises(StopsError):
         curve(good, settings, tmp_path / "good", stop_at=20)
     model = Breaks(at=24)
-    with pytest.raises(TrainingDivergedError, match="loss is nan by step 30; try a smaller learning rate"):
+    with pytest.raises(TrainingDivergedError, match=r"loss is nan by step 30; try a smaller training\.lea"):
         curve(model, settings, tmp_path / "it")
     assert model.slope.item() == good.slope.item()
     assert not model.training
     assert (tmp_path / "it").read_bytes() == (tmp_path / "good").read_bytes()
+
+
+class LastStepBreaks(Line):
+    """Its loss is a number at every step, but the gradient of the last one is not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        loss = super().forward(x)
+        return loss + ((self.slope * 0).sqrt().sum() if self.calls == 4 else 0)
+
+
+def test_weights_that_are_no_numbers_stop_the_training_too() -> None:
+    settings = Training(steps=4, batch_size=16, learning_rate=0.1, evaluate_every=4)
+    with pytest.raises(TrainingDivergedError, match="weights are NaN or infinite by step 4; try a smaller"):
+        fit(LastStepBreaks(), settings)
 
 
 def test_low_precision_reaches_the_products_and_leaves_the_weights() -> None:
@@ -308,6 +424,55 @@ def test_a_compiled_model_learns_the_same() -> None:
     assert compiled.slope.item() == pytest.approx(plain.slope.item(), rel=1e-5)
 
 
+SETTINGS_OF_ACCELERATE = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
+    "ACCELERATE_MIXED_PRECISION": "bf16",
+    "ACCELERATE_DYNAMO_BACKEND": "inductor",
+    "ACCELERATE_DYNAMO_MODE": "max-autotune",
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_USE_FSDP": "true",
+    "ACCELERATE_USE_MEGATRON_LM": "true",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "true",
+    "ACCELERATE_USE_CPU": "true",
+    "ACCELERATE_TORCH_DEVICE": "meta",
+    "ACCELERATE_SPLIT_BATCHES": "true",
+    "FSDP_VERSION": "2",
+    "FORK_LAUNCHED": "1",
+}
+LEFT_BY_A_POD = {
+    "WORLD_SIZE": "2",
+    "RANK": "0",
+    "LOCAL_RANK": "3",
+    "MASTER_ADDR": "10.255.255.1",
+    "MASTER_PORT": "29500",
+    "PMI_SIZE": "2",
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "0",
+}
+
+
+@pytest.mark.parametrize("variables", [SETTINGS_OF_ACCELERATE, LEFT_BY_A_POD], ids=["accelerate", "pod"])
+def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    settings = Training(steps=20, batch_size=16, learning_rate=0.1, evaluate_every=10)
+    expected = curve(Line(noise=0.5), settings, None)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    assert curve(Line(noise=0.5), settings, None) == expected
+    assert dict(os.environ) == before
+    assert not torch.distributed.is_initialized()
+    assert default_device().index in (None, 0)
+
+
+def test_settings_of_an_earlier_accelerator_change_nothing() -> None:
+    settings = Training(steps=20, batch_size=16, learning_rate=0.1, evaluate_every=10)
+    expected = curve(Line(noise=0.5), settings, None)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    Accelerator(gradient_accumulation_steps=4, mixed_precision="bf16")
+    assert curve(Line(noise=0.5), settings, None) == expected
+
+
 SCRIPT = """
 import sys, torch
 from pathlib import Path
@@ -329,7 +494,7 @@ def test_two_processes_with_uneven_shares_learn_what_one_does(tmp_path: Path) ->
     script = tmp_path / "two.py"
     script.write_text(SCRIPT.format(folder=str(Path(__file__).parent)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
     out = subprocess.run(
         [*launch, str(script), str(tmp_path)],
         capture_output=True,
