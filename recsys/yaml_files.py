@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+
+from recsys.texts.encodings import is_utf16
 
 LARGEST_FILE = 2**20
 """Largest size of a YAML file in bytes. Cards and benchmark files have a few thousand."""
@@ -20,8 +21,6 @@ DEEPEST = 50
 """Largest depth of nested lists and mappings."""
 
 _MERGE = "tag:yaml.org,2002:merge"
-
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 _HINTS = {
     r"\t": "indent with blanks instead of tabs",
@@ -211,7 +210,7 @@ def _line(place: Any) -> int:
 def _decoded(content: bytes, path: str | Path) -> str:
     """Return the text of a UTF-8 file, or raise a ValueError that says what the file is instead."""
     remedy = "save it as UTF-8"
-    if content.startswith(_UTF16) or b"\0" in content[:4]:
+    if is_utf16(content[:4]):
         raise ValueError(f"{path} is UTF-16, not UTF-8; {remedy}")
     try:
         return content.decode("utf-8-sig")

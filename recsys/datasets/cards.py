@@ -5,11 +5,40 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from recsys.yaml_files import read_yaml
 
 CATEGORY = "{category}"
 """Placeholder for the name of a category in file names and addresses."""
+
+DATA = PurePosixPath("data/raw")
+"""Folder of all raw files, in the folder that a command runs in. Only a user may choose another one."""
+
+HASHES = "hashes.yaml"
+"""Name of the file with the hashes of a corpus's files, in the same folder."""
+
+
+def _inside(path: PurePosixPath) -> bool:
+    """Return whether a path stays in the folder that it is relative to, and has no control characters."""
+    return not path.is_absolute() and ".." not in path.parts and str(path).isprintable()
+
+
+def _in_data(folder: Path) -> Path:
+    """Return a card's folder, or raise a ValueError if it is not in :data:`DATA`."""
+    path = PurePosixPath(folder.as_posix())
+    if not _inside(path) or DATA not in path.parents:
+        raise ValueError(f"{str(folder)!r} must be a folder in {DATA}; --folder may choose any other one")
+    return folder
+
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Address = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
@@ -57,7 +86,7 @@ class Card(_Part):
         source: Address of the owner's page.
         licence: What the licence permits, in a sentence.
         citation: The publication to cite.
-        folder: Folder for the files.
+        folder: Folder for the files, in :data:`DATA`.
         reads: Paths in ``folder`` by file parameter of the reader.
         files: Files to download. Together with the files in their archives they include all of ``reads``.
         categories: Parts of the corpus with files of their own. ``reads`` and ``files`` contain the
@@ -77,7 +106,7 @@ class Card(_Part):
     source: Address
     licence: Text
     citation: Text
-    folder: Path
+    folder: Annotated[Path, AfterValidator(_in_data)]
     reads: dict[str, str] = Field(min_length=1)
     files: tuple[CardFile, ...] = ()
     categories: tuple[FileName, ...] = ()
@@ -89,9 +118,12 @@ class Card(_Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         """Raise a ValueError if paths, placeholders, files or counts do not fit together."""
-        names = {file.name for file in self.files}
+        names = [file.name for file in self.files]
+        for name in names:
+            if names.count(name) > 1 or name == HASHES or name.endswith((".part", ".origin")):
+                raise ValueError(f"files: {name!r} is the name of another file; give each its own name")
         for parameter, path in self.reads.items():
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            if not _inside(PurePosixPath(path)):
                 raise ValueError(f"reads.{parameter}: {path!r} must be a path inside the folder")
             if path not in names and not any(name.endswith(".zip") for name in names) and not self.log_in:
                 raise ValueError(f"reads.{parameter}: {path!r} is none of the files, and there is no archive")
@@ -103,12 +135,19 @@ class Card(_Part):
                 raise ValueError(f"{text!r} must {wanted}")
         if bool(self.files) == bool(self.log_in):
             raise ValueError("give files to download, or say under log_in how a person gets them")
+        if unknown := [name for name in self.published if name not in self._all_names()]:
+            raise ValueError(f"published.{unknown[0]}: this is none of the files")
         for category in self.counts:
             if category not in (self.categories or ("all",)):
                 raise ValueError(
                     f"counts.{category}: no such category (write 'all' if there are no categories)"
                 )
         return self
+
+    def _all_names(self) -> set[str]:
+        """Return the names of all files and paths of all categories."""
+        names = {*(file.name for file in self.files), *self.reads.values()}
+        return {fill(name, category) for name in names for category in self.categories or ("",)}
 
     def choose(self, category: str | None) -> Card:
         """Return the card of one category, with the category's name in place of ``{category}``.
@@ -225,9 +264,7 @@ def read_card(path: Path) -> Card:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the name of a corpus or the file of a card")
     try:
-        card = Card.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        card = Card.model_validate(read_yaml(path))
     except ValidationError as error:
         problems = (f"  {'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
         raise ValueError(f"{path} is no dataset card:\n" + "\n".join(problems)) from error

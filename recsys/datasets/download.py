@@ -6,9 +6,13 @@ file that changes afterwards, on this disk or on its owner's host, is an error.
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import shutil
+import stat
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
@@ -17,16 +21,22 @@ import requests
 import urllib3
 import yaml
 
-from recsys.datasets.cards import Card, CardFile, Published
+from recsys.datasets.cards import HASHES, Card, CardFile, Published
+from recsys.datasets.formats.limits import check_unpacked
+from recsys.yaml_files import read_yaml
 from semantic_ids.files import atomic_write
 
 OnBytes = Callable[[str, int, int | None], None]
 """Called with the name of a file, the number of bytes so far, and the total if the host gives it."""
 
-HASHES = "hashes.yaml"
-
 TIMEOUTS = (10, 60)
 """Seconds to wait for a connection, and for the next bytes."""
+
+MOST_MEMBERS = 10_000
+"""Largest number of files in an archive."""
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+"""Errors that mean that an archive is damaged or packed in an unknown way."""
 
 CHUNK = 1 << 20
 """Number of bytes that are copied at a time."""
@@ -90,30 +100,50 @@ def unpack(archive: Path, folder: Path) -> None:
         folder: Target folder.
 
     Raises:
-        ValueError: If the archive is damaged, or if a member has a path outside ``folder``; then nothing is
-            unpacked.
+        ValueError: If the archive is damaged; if it unpacks to too many bytes or files; or if a member could
+            be written elsewhere or twice. Nothing is unpacked then, except before damage.
     """
     try:
         with zipfile.ZipFile(archive) as members:
-            for name in members.namelist():
-                if _leads_out(name):
-                    raise ValueError(f"{archive}: refused, because {name!r} in it leads out of {folder}")
+            _check_members(archive, members.infolist())
             for member in members.infolist():
                 target = folder / member.filename
                 if member.is_dir() or target.exists():
                     continue
                 with members.open(member) as source, atomic_write(target) as part, part.open("wb") as copy:
                     shutil.copyfileobj(source, copy, CHUNK)
-    except zipfile.BadZipFile as error:
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # such as a full disk
         raise ValueError(
             f"{archive}: no sound zip archive ({error}); delete it to download it again"
         ) from error
 
 
-def _leads_out(name: str) -> bool:
-    """Return whether the path of a member is absolute or contains ``..``."""
-    path = PureWindowsPath(name)  # it understands both kinds of slash, and drives
-    return bool(path.anchor) or ".." in path.parts
+def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Raise a ValueError unless all members can be unpacked next to each other in the folder."""
+    if len(members) > MOST_MEMBERS:
+        raise ValueError(f"{archive}: refused, because it has {len(members)} files")
+    check_unpacked(archive, sum(member.file_size for member in members))
+    seen: set[str] = set()
+    for member in members:
+        if problem := _problem(member, seen):
+            raise ValueError(f"{archive}: refused, because {member.filename!r} in it {problem}")
+        seen.add(member.filename)
+
+
+def _problem(member: zipfile.ZipInfo, seen: set[str]) -> str | None:
+    """Return why a member cannot be unpacked, None if it can; ``seen`` are the names before it."""
+    path = PureWindowsPath(member.filename)  # it understands both kinds of slash, and drives
+    if path.anchor or ".." in path.parts:
+        return "leads out of the folder"
+    if not member.filename.isprintable():
+        return "has control characters in its name"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "is a symbolic link"
+    if member.flag_bits & 1:
+        return "needs a password"
+    return "is there twice" if member.filename in seen else None
 
 
 class _Hashes:
@@ -140,7 +170,10 @@ class _Hashes:
     def check_present(self) -> None:
         """Check the existing files that were not checked yet, and record the hashes of new ones."""
         for name in (*(file.name for file in self.card.files), *self.card.reads.values()):
-            if name not in self.checked and (self.folder / name).is_file():
+            path = self.folder / name
+            if path.exists() and not path.is_file():
+                raise ValueError(f"{path} is no file; remove it")
+            if name not in self.checked and path.is_file():
                 self._check(name)
                 self.checked.add(name)
 
@@ -165,13 +198,16 @@ class _Hashes:
 
 def _read_hashes(path: Path) -> dict[str, str]:
     """Return the recorded hashes by file name, empty if there is no such file."""
+    if not path.exists():
+        return {}
+    remedy = f"{path}: must hold a line 'file: SHA-256' for each file; correct or delete it"
     try:
-        hashes = yaml.safe_load(path.read_text()) if path.exists() else {}
-    except yaml.YAMLError:
-        hashes = None
+        hashes = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"{remedy}\n{error}") from error
     if isinstance(hashes, dict) and all(isinstance(value, str) for value in hashes.values()):
         return hashes
-    raise ValueError(f"{path}: must hold a line 'file: SHA-256' for each file; correct or delete it")
+    raise ValueError(remedy)
 
 
 def _download(file: CardFile, folder: Path, sha256: str | None, on_bytes: OnBytes) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from semantic_ids.plugins import Registry
@@ -89,13 +90,18 @@ def read_corpus(name: str, **arguments: Any) -> Corpus:
         The corpus.
 
     Raises:
-        ValueError: If the name is unknown; if the reader returns no corpus; if it returns queries although it
-            is not marked with ``search=True``; or if it returns none although it is.
+        ValueError: If the name is unknown; if a file changes while it is read; if the reader returns no
+            corpus; if it returns queries although it is not marked with ``search=True``; or if it returns
+            none although it is.
     """
     from recsys.datasets.corpus import Corpus  # noqa: PLC0415 — polars loads slowly
 
     read = READERS.load(name)
+    files = {argument: _state(argument) for argument in arguments.values() if isinstance(argument, Path)}
     corpus = read(**arguments)
+    for path, state in files.items():
+        if _state(path) != state:
+            raise ValueError(f"{path} changed while it was read; run the command again when it is complete")
     if not isinstance(corpus, Corpus):
         raise ValueError(f"reader {name!r} must return a Corpus, not {type(corpus).__name__}")
     if (corpus.queries is not None) != is_search(read):
@@ -104,3 +110,12 @@ def read_corpus(name: str, **arguments: Any) -> Corpus:
         )
         raise ValueError(f"reader {name!r} returns {returned}: mark it with @reader({mark})")
     return corpus
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Return numbers that change when a file is replaced or written to; None if there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from recsys.datasets.formats.limits import check_unpacked
-from recsys.texts.characters import is_utf16
+from recsys.texts.encodings import is_utf16
 
 Item = TypeVar("Item")
 

@@ -30,6 +30,17 @@ SOUND: dict[str, Any] = {
     "counts": {"Dolls": {"users": 3}},
 }
 
+OUTSIDE = [
+    "/root/.ssh",
+    "data/raw/../../x",
+    "~/data",
+    ".ssh",
+    "data/raw",
+    "data",
+    "data/raw/a\x1b",
+    "../data/raw/a",
+]
+
 Write = Callable[..., Path]
 
 
@@ -97,7 +108,7 @@ def test_a_category_must_be_one_of_the_card(write: Write, category: str | None, 
 
 
 def test_a_card_without_categories_takes_none(write: Write) -> None:
-    plain = {"categories": [], "counts": {}, "reads": {"reviews": "a.gz"}}
+    plain = {"categories": [], "counts": {}, "published": {}, "reads": {"reviews": "a.gz"}}
     card = read_card(write(**plain, files=[{"name": "a.gz", "urls": ["https://owner.example/a.gz"]}]))
     assert card.choose(None) is card
     with pytest.raises(ValueError, match="toys has no categories"):
@@ -111,6 +122,17 @@ def test_a_card_without_categories_takes_none(write: Write) -> None:
         ({"licence": " "}, "licence: String should have at least 1 character"),
         ({"source": "owner.example"}, "source: String should match"),
         ({"name": "games"}, "name is 'games'; it must be the name of the file, 'toys'"),
+        *(({"folder": folder}, "must be a folder in data/raw") for folder in OUTSIDE),
+        ({"reads": {"reviews": "a\x1b{category}.gz"}}, "must be a path inside the folder"),
+        ({"files": [SOUND["files"][0]] * 2}, "files: 'reviews_{category}.gz' is the name of another file"),
+        (
+            {"files": [{"name": "{category}.part", "urls": ["https://a.example"]}]},
+            "'{category}.part' is the name",
+        ),
+        (
+            {"published": {"reviews_Dols.gz": {"size": 12}}},
+            "published.reviews_Dols.gz: this is none of the files",
+        ),
         ({"published": {"a": {"sha256": "abc"}}}, "published.a.sha256: String should match"),
         ({"counts": {"Trains": {"users": 1}}}, "counts.Trains: no such category"),
         ({"reads": {"reviews": "{category}.txt"}}, "'{category}.txt' is none of the files"),
@@ -137,7 +159,14 @@ def test_a_broken_card_is_refused_by_file_and_field(
 def test_what_is_no_card_at_all_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "toys.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"toys\.yaml is n"):
+    with pytest.raises(ValueError, match=r"toys\.yaml is (no|empty)"):
+        read_card(path)
+
+
+def test_a_key_that_is_given_twice_is_named_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "toys.yaml"
+    path.write_text("name: toys\nfolder: data/raw/toys\nname: toys\n")
+    with pytest.raises(ValueError, match=r"toys\.yaml: the key 'name' is given twice, in lines 1 and 3"):
         read_card(path)
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import socket
 import threading
 import zipfile
@@ -316,6 +317,70 @@ def test_an_archive_that_leads_out_is_refused_whole(tmp_path: Path, name: str) -
         unpack(tmp_path / "a.zip", folder)
     assert list(folder.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "folder"]
+
+
+def hostile_link(archive: zipfile.ZipFile) -> None:
+    link = zipfile.ZipInfo("ratings")
+    link.external_attr = 0o120777 << 16
+    archive.writestr(link, "/etc/passwd")
+
+
+def hostile_twice(archive: zipfile.ZipFile) -> None:
+    archive.writestr("ratings", "1")
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("ratings", "2")
+
+
+HOSTILE = {
+    "'ratings' in it is a symbolic link": hostile_link,
+    "'ratings' in it is there twice": hostile_twice,
+    r"'a\\x1b\[2J' in it has control characters": lambda archive: archive.writestr("a\x1b[2J", "1"),
+    "it has 10001 files": lambda archive: [archive.writestr(f"{n}", "") for n in range(10_000)],
+    "a.zip has 0.00. GB, but unpacks to more than 0.01 GB": lambda archive: archive.writestr(
+        "zeros", b"0" * 11_000_000, zipfile.ZIP_DEFLATED
+    ),
+}
+
+
+@pytest.mark.parametrize("message", HOSTILE)
+def test_a_hostile_archive_is_refused_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    monkeypatch.setenv("GRITREC_UNPACKED_GB", "0.01")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("good", "1")
+        HOSTILE[message](archive)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=message):
+        unpack(tmp_path / "a.zip", tmp_path / "folder")
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_a_flipped_byte_in_an_archive_is_an_error_or_changes_no_content(tmp_path: Path, method: int) -> None:
+    content = "".join(f"{n},{n * n}\n" for n in range(20))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("ratings", content)
+    whole = (tmp_path / "a.zip").read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        (tmp_path / "a.zip").write_bytes(whole[:place] + bytes([whole[place] ^ 0x21]) + whole[place + 1 :])
+        folder = tmp_path / f"{place}"
+        try:
+            unpack(tmp_path / "a.zip", folder)
+        except ValueError:
+            refused += 1
+        for file in folder.rglob("*"):
+            assert file.read_text() == content
+    assert refused > len(content) // 4
+
+
+def test_a_folder_or_pipe_in_place_of_a_file_is_told(host: Host, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.bin")
+    with pytest.raises(ValueError, match=r"a\.bin is no file; remove it"):
+        fetch(card(host.url("a.bin")), tmp_path)
 
 
 @given(cut=st.integers(0, 200))
