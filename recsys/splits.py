@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from recsys.datasets.corpus import Corpus
 
 
+FEWEST_QUERIES = 2
+"""Smallest number of test queries. Differences between retrievers are tested over queries."""
+
+_REMEDY = "take more data, or lower k_core if it left users out"
+
+
 @dataclass(frozen=True)
 class Sequences:
     """The items that each user interacted with, oldest first.
@@ -71,6 +77,24 @@ def sequences_of(corpus: Corpus) -> Sequences:
         users["value"].cast(str).to_numpy().astype(np.str_),
         Ragged.from_lengths(items.to_numpy().astype(np.int64), users["len"].to_numpy().astype(np.int64)),
     )
+
+
+def check_enough(corpus: Corpus) -> None:
+    """Check that a corpus has enough to train and to compare retrievers, before hours are spent on it.
+
+    Raises:
+        ValueError: If there are fewer than :data:`FEWEST_QUERIES` test queries, or if the task is to predict
+            the next item and no user has an interaction to train on.
+    """
+    if corpus.queries is not None:
+        tests, needs = (corpus.queries["split"] == "test").sum(), "test queries with an answer"
+    else:
+        lengths = sequences_of(corpus).items.lengths
+        tests, needs = int((lengths >= 3).sum()), "users with the 3 interactions that a test needs"
+        if tests >= FEWEST_QUERIES and lengths.max() < 4:
+            raise ValueError(f"no user has the 4 interactions that training needs; {_REMEDY}")
+    if tests < FEWEST_QUERIES:
+        raise ValueError(f"the corpus has {tests} {needs}, but {FEWEST_QUERIES} are the least; {_REMEDY}")
 
 
 def write_split(corpus: Corpus, folder: str | Path) -> None:

@@ -28,7 +28,7 @@ from recsys.evaluation.scores import QueryScores, evaluation_set_digest
 from recsys.examples import Examples
 from recsys.retrievers.base import Retriever
 from recsys.retrievers.registry import RETRIEVERS
-from recsys.splits import Split, read_split, write_split
+from recsys.splits import Split, check_enough, read_split, write_split
 from semantic_ids.collisions import sinkhorn, with_digit
 from semantic_ids.ids import SemanticIds
 from semantic_ids.quality import quality
@@ -56,6 +56,7 @@ def ingest(raw: Path | None, config: Config, inputs: Inputs, out: Path) -> None:
     from recsys.texts.item_texts import item_texts, write_texts  # noqa: PLC0415 — polars, for this stage only
 
     corpus = read_raw(config, raw, out / "raw")
+    check_enough(corpus)
     for what, count in {"malformed lines left out": corpus.skipped_lines, **corpus.notes}.items():
         if count:
             CONSOLE.print(f"  {what.replace('_', ' ')}: {count:,}", style="yellow")

@@ -8,7 +8,7 @@ import pytest
 
 from recsys.datasets.corpus import EVENTS, ITEMS, JUDGEMENTS, QUERIES, Corpus
 from recsys.datasets.interactions import interactions_of
-from recsys.splits import read_split, write_split
+from recsys.splits import check_enough, read_split, write_split
 
 
 def corpus(queries: list[tuple], judgements: list[tuple], events: list[tuple] = ()) -> Corpus:
@@ -120,3 +120,11 @@ def test_what_a_user_took_is_one_sequence_however_often_they_asked(tmp_path: Pat
     write_split(found, tmp_path)
     rows = read_split(tmp_path, np.eye(2, dtype=np.float32)).train.sequences()
     assert sorted(rows[number].tolist() for number in range(len(rows))) == [[0, 1, 2], [2], [3], [3, 1]]
+
+
+def test_one_test_query_is_too_few_to_compare_anything() -> None:
+    queries = [("q1", "test", "tea", "", 0), ("q2", "train", "cup", "", 0), ("q3", "test", "tea", "", 0)]
+    answers = [("q1", "d", 1.0), ("q2", "a", 1.0), ("q3", "d", 1.0)]
+    check_enough(corpus(queries, answers))
+    with pytest.raises(ValueError, match="the corpus has 1 test queries with an answer, but 2 are the least"):
+        check_enough(corpus(queries[:2], answers[:2]))

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from recsys.datasets.corpus import EVENTS, ITEMS, Corpus
 from recsys.datasets.interactions import interactions_of
 from recsys.examples import Examples, Ragged
-from recsys.splits import Sequences, leave_one_out, read_sequences, sequences_of, write_sequences
+from recsys.splits import (
+    Sequences,
+    check_enough,
+    leave_one_out,
+    read_sequences,
+    sequences_of,
+    write_sequences,
+)
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=8), max_size=8)
 
@@ -121,3 +128,28 @@ def test_users_that_do_not_fit_are_refused(users: list[str], complaint: str) -> 
 def test_splits_need_no_polars() -> None:
     code = "import sys, recsys.splits; sys.exit('polars' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([2, 2, 2], "the corpus has 0 users with the 3 interactions that a test needs, but 2 are the least"),
+        ([5, 2], "the corpus has 1 users with the 3 interactions .* lower k_core"),
+        ([3, 3], "no user has the 4 interactions that training needs; take more data"),
+        ([4, 3, 1], None),
+    ],
+)
+def test_a_corpus_without_two_tests_or_any_training_is_refused(
+    lengths: list[int], message: str | None
+) -> None:
+    events = [(f"u{user}", f"i{n}", n) for user, length in enumerate(lengths) for n in range(length)]
+    interactions = interactions_of(pl.DataFrame(events, schema=EVENTS, orient="row"))
+    names = [f"i{n}" for n in range(max(lengths))]
+    corpus = Corpus(
+        pl.DataFrame([(name, "", "", [], "") for name in names], schema=ITEMS, orient="row"), interactions
+    )
+    if message is None:
+        check_enough(corpus)
+    else:
+        with pytest.raises(ValueError, match=message):
+            check_enough(corpus)
