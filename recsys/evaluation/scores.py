@@ -17,7 +17,7 @@ from recsys.evaluation.metrics import Scores
 from recsys.examples import Examples
 from semantic_ids.files import atomic_write
 
-_DIGEST_KEY = b"gritrec.evaluation_set"
+_DIGEST_KEY, _CONTENT_KEY = b"gritrec.evaluation_set", b"gritrec.content"
 
 
 def evaluation_set_digest(
@@ -85,30 +85,58 @@ class QueryScores:
         return {name: float(values.mean()) for name, values in self.columns.items()}
 
     def write(self, path: Path) -> None:
-        """Write a parquet file with one row per query; the digest is in the metadata of the schema."""
+        """Write a parquet file with one row per query.
+
+        The metadata of the schema holds the digest of the evaluation set, and one of all content, by which
+        :meth:`read` notices damage.
+        """
         table = pa.table({"query_id": pa.array(self.query_ids.tolist(), pa.string()), **self.columns})
+        metadata = {_DIGEST_KEY: self.evaluation_set, _CONTENT_KEY: self._content_digest()}
         with atomic_write(path) as partial:
-            pq.write_table(table.replace_schema_metadata({_DIGEST_KEY: self.evaluation_set}), partial)
+            pq.write_table(table.replace_schema_metadata(metadata), partial)
 
     @classmethod
     def read(cls, path: Path) -> QueryScores:
         """Read the scores that :meth:`write` wrote.
 
         Raises:
-            ValueError: If the file holds anything else. The message names the file.
+            ValueError: If the file holds anything else or is damaged. The message names the file. Files of
+                version 0.1.0 have no digest of their content, so damage may go unnoticed there.
         """
         try:
             table = pq.ParquetFile(path).read()
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the file is missing, for example
             raise ValueError(f"{path} is no readable parquet file: {error}") from error
-        digest = (table.schema.metadata or {}).get(_DIGEST_KEY)
-        if digest is None or table.column_names[:1] != ["query_id"]:
+        metadata = table.schema.metadata or {}
+        if _DIGEST_KEY not in metadata or table.column_names[:1] != ["query_id"]:
             raise ValueError(
                 f"{path} holds no per-query scores; give a scores.parquet that a run has written"
             )
-        query_ids, *columns = (column.to_numpy() for column in table.columns)
-        values_by_metric = dict(zip(table.column_names[1:], columns, strict=True))
-        return cls(query_ids.astype(np.str_), values_by_metric, digest.decode())
+        try:
+            query_ids, *columns = (column.to_numpy() for column in table.columns)
+            values_by_metric = dict(zip(table.column_names[1:], columns, strict=True))
+            scores = cls(query_ids.astype(np.str_), values_by_metric, metadata[_DIGEST_KEY].decode())
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        expected = {_DIGEST_KEY, _CONTENT_KEY} if len(metadata) > 1 else {_DIGEST_KEY}
+        if set(metadata) != expected or metadata.get(_CONTENT_KEY, b"") not in (
+            b"",
+            scores._content_digest(),
+        ):
+            raise ValueError(
+                f"{path} is damaged: the content does not have the digest that it was saved with; evaluate "
+                "the run again"
+            )
+        return scores
+
+    def _content_digest(self) -> bytes:
+        """Return a digest of query ids, names and values of all columns, and the evaluation set."""
+        sha = hashlib.sha256(json.dumps([self.evaluation_set, *self.columns, *self.query_ids]).encode())
+        for values in self.columns.values():
+            sha.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())
+        return sha.hexdigest().encode()
 
 
 def check_comparable(a: QueryScores, b: QueryScores) -> None:

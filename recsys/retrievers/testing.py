@@ -265,6 +265,8 @@ _DRAW = "draw from a generator with context.seed, or learn in: with semantic_ids
 _KEEP = "keep all that candidates uses in attributes of self, without _ before their names"
 _LOAD = """import json, sys; from recsys.retrievers import testing
 from recsys.retrievers.base import Retriever
+from semantic_ids.contract import import_class_of
+import_class_of(sys.argv[1])
 retriever = Retriever.load(sys.argv[1])
 queries = testing.made_up_examples(with_texts=retriever.needs_query_texts).test
 ranking = retriever.rank(queries, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 
@@ -235,3 +236,20 @@ def test_ids_that_are_a_view_are_saved_in_their_own_order(tmp_path: Path) -> Non
 def test_codes_that_cannot_be_are_refused(codes: object, sizes: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         SemanticIds(np.array(codes), sizes)
+
+
+@pytest.mark.parametrize("name", ["semantic_ids.json", "semantic_ids.safetensors"])
+def test_a_flipped_bit_and_a_cut_file_are_noticed(tmp_path: Path, name: str) -> None:
+    SHOP.save(tmp_path)
+    file, draws = tmp_path / name, random.Random(0)  # noqa: S311 — no secret
+    content = file.read_bytes()
+    for _ in range(400):
+        changed = bytearray(content)
+        changed[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+        file.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"semantic_ids\.(json|safetensors)"):
+            SemanticIds.load(tmp_path)
+    for size in range(0, len(content) - 1, 7):
+        file.write_bytes(content[:size])
+        with pytest.raises(ValueError, match=r"semantic_ids\.(json|safetensors)"):
+            SemanticIds.load(tmp_path)

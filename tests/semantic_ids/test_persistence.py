@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from semantic_ids.digest import content_digest
 from semantic_ids.fitted import DenseIds, RandomHyperplanes, ResidualKMeans
 from semantic_ids.persistence import Persistent
 from semantic_ids.tokenizer import Tokenizer
@@ -141,7 +144,10 @@ def test_the_files_say_what_they_are(tmp_path: Path) -> None:
         "model.json",
         "model.safetensors",
     ]
-    assert json.loads((tmp_path / "new" / "folder" / "model.json").read_text()) == {
+    description = json.loads((tmp_path / "new" / "folder" / "model.json").read_text())
+    digest = description.pop("digest")
+    assert digest == content_digest(lsh.state(), description)
+    assert description == {
         "class": "semantic_ids.fitted:RandomHyperplanes",
         "params": {"levels": 2, "codebook_size": 4},
         "facts": {"codebook_sizes": [4, 4], "fitted_width": 3},
@@ -184,6 +190,107 @@ def test_a_folder_of_another_class_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_names_no_such_class_is_refused(name: str, tmp_path: Path) -> None:
     DenseIds().fit(torch.eye(3)).save(tmp_path)
     about = json.loads((tmp_path / "model.json").read_text())
+    del about["digest"]  # as in a file that somebody wrote by hand
     (tmp_path / "model.json").write_text(json.dumps({**about, "class": name}))
     with pytest.raises(ValueError, match=f"holds a {name}, which is no Tokenizer"):
         Tokenizer.load(tmp_path)
+
+
+def flipped(content: bytes, draws: random.Random) -> bytes:
+    changed = bytearray(content)
+    changed[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_flipped_bit_and_a_cut_file_are_noticed(tmp_path: Path, name: str) -> None:
+    RandomHyperplanes(levels=2, codebook_size=4).fit(torch.eye(3)).save(tmp_path)
+    file, draws = tmp_path / name, random.Random(0)  # noqa: S311 — no secret
+    content = file.read_bytes()
+    damaged = [flipped(content, draws) for _ in range(400)]
+    for changed in [*damaged, *(content[: draws.randrange(len(content))] for _ in range(50))]:
+        file.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"model\.(json|safetensors)"):
+            Tokenizer.load(tmp_path)
+    file.write_bytes(content)
+    Tokenizer.load(tmp_path)
+
+
+def test_a_model_without_a_digest_loads_as_before(tmp_path: Path) -> None:
+    lsh = RandomHyperplanes(levels=2, codebook_size=4).fit(torch.eye(3))
+    lsh.save(tmp_path)
+    about = json.loads((tmp_path / "model.json").read_text())
+    del about["digest"]
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    assert torch.equal(Tokenizer.load(tmp_path).normals, lsh.normals)
+
+
+def test_weights_that_do_not_fit_the_class_are_told(tmp_path: Path) -> None:
+    description = {"class": f"{__name__}:Network", "params": {"width": 3}, "facts": {"outputs": 2}}
+    with pytest.raises(
+        ValueError, match=r"m\.json holds a .*:Network that the present Network cannot take \(Key"
+    ):
+        Network.rebuilt(description, {}, "m.json")
+    with pytest.raises(ValueError, match=r"cannot take \(TypeError: .*depth.*fit it again"):
+        Network.rebuilt({**description, "params": {"depth": 3}}, {}, "m.json")
+
+
+MODULE = """import pathlib
+from semantic_ids.digest import content_digest
+from semantic_ids.fitted import RandomHyperplanes
+pathlib.Path(__file__).with_name("ran").touch()
+class Mine(RandomHyperplanes): pass
+"""
+
+
+def saved_by(module: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Save a model whose class is in ``module``, a file of ``folder`` that runs code when it is imported."""
+    (folder / f"{module}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(folder)
+    lsh = RandomHyperplanes(levels=2, codebook_size=4).fit(torch.eye(3))
+    lsh.save(folder / "model")
+    about = json.loads((folder / "model" / "model.json").read_text())
+    del about["digest"]
+    (folder / "model" / "model.json").write_text(json.dumps({**about, "class": f"{module}:Mine"}))
+    return folder / "model"
+
+
+def test_loading_imports_no_module_that_only_the_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved_by("unheard_of", tmp_path, monkeypatch)
+    with pytest.raises(
+        ValueError, match="holds a unheard_of:Mine, but its module is not imported; if you trust"
+    ):
+        Tokenizer.load(model)
+    assert not (tmp_path / "ran").exists()
+    mine = importlib.import_module("unheard_of")
+    assert type(Tokenizer.load(model)) is mine.Mine
+
+
+def test_loading_imports_what_installed_packages_offer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved_by("offered", tmp_path, monkeypatch)
+    about = tmp_path / "offered-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: offered\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[semantic_ids.tokenizers]\nmine = offered:Mine\n")
+    assert type(Tokenizer.load(model)).__name__ == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("semantic_ids.fitted:Lsh", "holds a semantic_ids.fitted:Lsh, which does not exist here"),
+        ("semantic_ids.nowhere:X", "which does not exist here: No module named"),
+        ("os:system", "holds a os:system, which is no Tokenizer"),
+        ("", "holds a , but its module is not imported"),
+        ("..x:Y", "its module is not imported"),
+        ("antigravity:geohash", "holds a antigravity:geohash, but its module is not imported"),
+    ],
+)
+def test_classes_that_cannot_be_loaded_are_told(tmp_path: Path, name: str, message: str) -> None:
+    description = {"class": name, "params": {}, "facts": {}}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Tokenizer.rebuilt(description, {}, "model.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -134,6 +136,12 @@ def set_random_state(seed: int) -> None:
 def draw_random_state() -> tuple[object, ...]:
     """Return a number drawn from each global random state; equal states give equal numbers."""
     return torch.rand(1).item(), np.random.rand(), random.random()  # noqa: S311 — no secret
+
+
+def import_class_of(folder: str) -> None:
+    """Import the module of the class that was saved into ``folder``, which loading does not do for all."""
+    description = json.loads(Path(folder, "model.json").read_bytes())
+    importlib.import_module(description["class"].partition(":")[0])
 
 
 def run_in_fresh_process(script: str, *arguments: str) -> Any:

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
+from semantic_ids.digest import content_digest
 from semantic_ids.files import atomic_write
+from semantic_ids.persistence import read_description
 from semantic_ids.types import Floats, Ints
 
 
@@ -216,18 +220,35 @@ class SemanticIds:
     def save(self, folder: str | Path) -> None:
         """Write ``semantic_ids.safetensors``, then ``semantic_ids.json``, into ``folder``.
 
-        Neither file is ever incomplete, see :func:`semantic_ids.files.atomic_write`.
+        Neither file is ever incomplete, see :func:`semantic_ids.files.atomic_write`. The second one holds a
+        digest of the content of both.
         """
+        codes = {"codes": torch.from_numpy(np.ascontiguousarray(self.codes))}
         with atomic_write(Path(folder, "semantic_ids.safetensors")) as partial:
-            save_file({"codes": np.ascontiguousarray(self.codes)}, partial)
+            save_file(codes, partial)
         description = {"codebook_sizes": self.codebook_sizes, "generations": self.generations}
         with atomic_write(Path(folder, "semantic_ids.json")) as partial:
-            partial.write_text(json.dumps(description) + "\n")
+            sealed = {**description, "digest": content_digest(codes, description)}
+            partial.write_text(json.dumps(sealed) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read the IDs that :meth:`save` wrote; files of older versions hold a single generation."""
-        folder = Path(folder)
-        description = json.loads((folder / "semantic_ids.json").read_text())
-        codes = load_file(folder / "semantic_ids.safetensors")["codes"]
-        return cls(codes, tuple(description["codebook_sizes"]), tuple(description.get("generations", ())))
+        """Read the IDs that :meth:`save` wrote.
+
+        Files of version 0.1.0 have no digest, and older ones no generations but a single one.
+
+        Raises:
+            ValueError: If a file is damaged. The message names it.
+        """
+        path = Path(folder, "semantic_ids.json")
+        codes_path = path.with_name("semantic_ids.safetensors")
+        description = read_description(path, ("codebook_sizes",), ("generations",))
+        digest = description.pop("digest", None)
+        try:
+            codes = load_file(codes_path)
+            if digest not in (None, content_digest(codes, description)):
+                raise ValueError("the content does not have the digest that it was saved with")
+            sizes, generations = description["codebook_sizes"], description.get("generations", ())
+            return cls(codes["codes"].numpy(), tuple(sizes), tuple(generations))
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{codes_path} or {path.name} beside it is damaged: {error}") from error

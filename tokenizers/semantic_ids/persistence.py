@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from semantic_ids.digest import content_digest
 from semantic_ids.files import atomic_write
+from semantic_ids.plugins import saved_class
 from semantic_ids.randomness import seeded
 
 
@@ -122,19 +124,26 @@ class Persistent:
             source: Where both come from, for error messages.
 
         Raises:
-            ValueError: If they belong to a class that is no subclass of this one.
+            ValueError: If they belong to a class that is no subclass of this one, if its module is neither
+                imported nor a known one (see :func:`~semantic_ids.plugins.saved_class`), or if arguments or
+                weights do not fit the class.
         """
-        path = cls.moved.get(description["class"], description["class"])
-        module, _, name = path.partition(":")
-        saved_class = getattr(importlib.import_module(module), name)
-        if not (isinstance(saved_class, type) and issubclass(saved_class, cls)):
-            raise ValueError(f"{source} holds a {path}, which is no {cls.__name__}")
-        fitted = saved_class(**saved_class.upgraded(description["params"]))
-        fitted.restore(state, description["facts"])
+        path = str(description["class"])
+        found = saved_class(cls.moved.get(path, path), cls, source)
+        try:
+            fitted = found(**found.upgraded(description["params"]))
+            fitted.restore(state, description["facts"])
+        except (TypeError, KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"{source} holds a {path} that the present {found.__name__} cannot take "
+                f"({type(error).__name__}: {error}); it is damaged or of another version: fit it again"
+            ) from error
         return fitted
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors``, then ``model.json``, into ``folder``; neither is ever half written.
+
+        ``model.json`` holds a digest of everything in both files.
 
         Raises:
             ValueError: If an attribute cannot be saved. The message names it, and nothing is written.
@@ -145,18 +154,31 @@ class Persistent:
         with atomic_write(Path(folder, "model.safetensors")) as partial:
             save_file(state, partial)
         with atomic_write(Path(folder, "model.json")) as partial:
-            partial.write_text(json.dumps(description, indent=2) + "\n")
+            sealed = {**description, "digest": content_digest(state, description)}
+            partial.write_text(json.dumps(sealed, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Return what :meth:`save` of this class or of a subclass wrote into ``folder``.
 
         Raises:
-            ValueError: If the folder holds an object of another class.
+            ValueError: If the folder holds an object of another class, or if a file is damaged. The message
+                names it. Models of version 0.1.0 have no digest, so damage may go unnoticed there.
         """
-        folder = Path(folder)
-        description = json.loads((folder / "model.json").read_text())
-        return cls.rebuilt(description, load_file(folder / "model.safetensors"), str(folder / "model.json"))
+        path = Path(folder, "model.json")
+        weights = path.with_name("model.safetensors")
+        description = read_description(path, ("class", "params", "facts"))
+        digest = description.pop("digest", None)
+        try:
+            state = load_file(weights)
+        except SafetensorError as error:
+            raise ValueError(f"{weights} is damaged ({error}); fit and save it again") from error
+        if digest is not None and digest != content_digest(state, description):
+            raise ValueError(
+                f"{weights} or {path.name} beside it is damaged: the content does not have the digest that "
+                "it was saved with; fit and save it again"
+            )
+        return cls.rebuilt(description, state, str(path))
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
         """Return the name and value of every attribute that is a module."""
@@ -175,6 +197,27 @@ class Persistent:
                     "it a tensor, a module or plain JSON (lists, not tuples; keys that are strings), or "
                     "begin its name with _ if nothing is lost without it"
                 )
+
+
+def read_description(path: Path, fields: Collection[str], optional: Collection[str] = ()) -> dict[str, Any]:
+    """Read a JSON file that describes tensors beside it.
+
+    Args:
+        path: The file.
+        fields: Names that it must have.
+        optional: Names that it may have; ``digest`` is always one of them.
+
+    Raises:
+        ValueError: If it is no JSON mapping with these names. The message names the file.
+    """
+    try:
+        description: Any = json.loads(path.read_bytes())
+    except ValueError as error:  # also of bytes that are no text
+        raise ValueError(f"{path} is damaged ({error}); save it again") from error
+    names = set(description) if isinstance(description, dict) else set()
+    if not set(fields) <= names <= {*fields, *optional, "digest"}:
+        raise ValueError(f"{path} is damaged: it must have the fields {', '.join(fields)}; save it again")
+    return dict(description)
 
 
 def _survives_json(value: Any) -> bool:

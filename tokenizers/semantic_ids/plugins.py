@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+PLUG_IN_GROUPS = ("semantic_ids.tokenizers", "recsys.retrievers")
+"""Entry-point groups in which installed packages offer classes whose objects are saved."""
 
 
 def nearest_name(wrong: str, known: list[str]) -> str:
@@ -103,6 +107,47 @@ class Registry(Generic[T]):
             return self.accept(found)
         except ValueError as error:
             raise ValueError(f"{self.kind} {shown} cannot be used: {error}") from error
+
+
+def saved_class(path: str, base: type[T], source: str) -> type[T]:
+    """Return the class of a saved object, without running code that nobody asked for.
+
+    Its module must be imported already, belong to the package of ``base`` or one of its bases, or belong to
+    an installed package that offers plug-ins by entry points. Nothing else is imported, because whoever wrote
+    the file chose the name.
+
+    Args:
+        path: The class, as ``module:Class``.
+        base: Class of which it must be a subclass.
+        source: Where the path comes from, for messages.
+
+    Raises:
+        ValueError: If the module may not be imported, if there is no such class, or if it is no subclass of
+            ``base``. The message says what to do.
+    """
+    module, _, attribute = str(path).partition(":")
+    package = module.partition(".")[0]
+    if module not in sys.modules and package not in _trusted_packages(base):
+        raise ValueError(
+            f"{source} holds a {path}, but its module is not imported; if you trust the file and the module, "
+            f"import {module or 'it'} first, then load again"
+        )
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{source} holds a {path}, which does not exist here: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{source} holds a {path}, which is no {base.__name__}")
+    return found
+
+
+def _trusted_packages(base: type) -> set[str]:
+    """Return the names of the packages of a class and its bases, and of installed plug-ins."""
+    own = {ancestor.__module__.partition(".")[0] for ancestor in base.__mro__}
+    offered = [entry for group in PLUG_IN_GROUPS for entry in entry_points(group=group)]
+    return own | {entry.value.partition(":")[0].partition(".")[0] for entry in offered}
 
 
 def subclass_of(base: type[T]) -> Callable[[Any], type[T]]:

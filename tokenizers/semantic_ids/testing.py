@@ -271,7 +271,8 @@ _ALONE = (
     "let its row alone decide: networks in eval mode, products inside semantic_ids.nearest.in_equal_batches"
 )
 _DRAW = "draw from torch.Generator().manual_seed(seed), or fit in: with semantic_ids.randomness.seeded(seed)"
-_LOAD = """import sys; from semantic_ids import Tokenizer, testing
+_LOAD = """import sys; from semantic_ids import Tokenizer, contract, testing
+for folder in sys.argv[1:]: contract.import_class_of(folder)
 print([Tokenizer.load(folder).encode(testing._embeddings()).tolist() for folder in sys.argv[1:]])"""
 _KEEP = "keep all that encode uses in attributes of self, without _ before their names"
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +121,40 @@ def test_the_digest_tells_evaluation_sets_apart() -> None:
         evaluation_set_digest(examples_of(2), "catalogue", exclude_seen=True),
     }
     assert len(others - {digest}) == 3
+
+
+def test_a_flipped_bit_and_a_cut_file_change_no_score(tmp_path: Path) -> None:
+    scores = scores_of([0.0, 1.0, 0.25, 0.5] * 5, [f"q{i:02d}" for i in range(20)])
+    file, draws = tmp_path / "scores.parquet", random.Random(0)  # noqa: S311 — no secret
+    scores.write(file)
+    content, noticed, unharmed = file.read_bytes(), 0, 0
+    for _ in range(1000):
+        changed = bytearray(content)
+        changed[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+        file.write_bytes(changed)
+        try:
+            read = QueryScores.read(file)
+        except ValueError as error:
+            noticed += str(file) in str(error)
+        else:  # of a statistic, for example, which nothing reads
+            assert read.query_ids.tolist() == scores.query_ids.tolist()
+            assert read.values("recall_at_10").tolist() == scores.values("recall_at_10").tolist()
+            assert (read.evaluation_set, list(read.columns)) == (scores.evaluation_set, ["recall_at_10"])
+            unharmed += 1
+    assert noticed + unharmed == 1000
+    assert noticed > 300
+    for size in range(0, len(content) - 1, 50):
+        file.write_bytes(content[:size])
+        with pytest.raises(ValueError, match=re.escape(str(file))):
+            QueryScores.read(file)
+
+
+def test_scores_of_version_0_1_0_have_no_digest_of_their_content(tmp_path: Path) -> None:
+    table = pa.table({"query_id": ["u1", "u2"], "recall_at_10": [0.0, 1.0]})
+    pq.write_table(table.replace_schema_metadata({"gritrec.evaluation_set": "c0ffee"}), tmp_path / "old")
+    assert QueryScores.read(tmp_path / "old").mean() == {"recall_at_10": 0.5}
+
+
+def test_a_file_that_is_missing_is_that(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        QueryScores.read(tmp_path / "scores.parquet")
