@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
 
 from recsys.evaluation.metrics import Scores
 from recsys.evaluation.resampling import bootstrap_sums, sign_flipped_sums
@@ -156,6 +155,8 @@ def differences_of(a: Scores, b: Scores) -> Scores:
 
 def mean_interval(values: Scores, confidence: float = 0.95) -> tuple[float, float]:
     """Return Student's t interval of the mean of at least two values ``(Q,)``: its lower and upper end."""
+    from scipy import stats  # noqa: PLC0415 — imports slowly
+
     half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
     return float(values.mean() - half), float(values.mean() + half)
 
@@ -179,6 +180,8 @@ def paired_t_test(a: Scores, b: Scores, confidence: float = 0.95) -> PairedTTest
         >>> test.difference, round(test.p_value, 4)
         (2.0, 0.0163)
     """
+    from scipy import stats  # noqa: PLC0415 — imports slowly
+
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
         raise ValueError(
             f"a paired test needs two score vectors of one length ≥ 2, not {a.shape} and {b.shape}"
@@ -214,6 +217,8 @@ def seed_test(a: Sequence[float], b: Sequence[float]) -> float | None:
         a: Mean score of each seed of a.
         b: Mean score of each seed of b.
     """
+    from scipy import stats  # noqa: PLC0415 — imports slowly
+
     if max(len(a), len(b)) < 2:
         return None
     fixed, varied = sorted((a, b), key=np.ptp)
@@ -236,6 +241,8 @@ def wilcoxon(differences: Scores) -> tuple[float, float]:
         p, and the rank-biserial correlation from -1 to 1 (Kerby 2014): the ranks of queries on which b is
         better minus those on which a is better, over all ranks. 1 and 0 where no query differs.
     """
+    from scipy import stats  # noqa: PLC0415 — imports slowly
+
     apart = differences.round(12)  # what is the same but for rounding is a tie
     apart = apart[apart != 0]
     if len(apart) == 0:
