@@ -7,6 +7,8 @@ benchmark is there.
 
 from __future__ import annotations
 
+import errno
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,6 +22,8 @@ DIGEST_TAG, KIND_TAG, PARENT_TAG = "gritrec.digest", "gritrec.kind", "mlflow.par
 RETRIEVER_TAG = "gritrec.retriever"
 SCORES_FILE = "scores.parquet"
 _ARTIFACTS = "mlartifacts"
+_SPACE = 4 << 20
+"""Bytes that a new database and its journal take."""
 
 
 def database_of(workspace: Path) -> Path:
@@ -49,6 +53,8 @@ def prepare(workspace: Path) -> None:
     if not path.exists():
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
 
+        if shutil.disk_usage(path.parent).free < _SPACE:  # MLflow would try for two minutes
+            raise OSError(errno.ENOSPC, "No space left on device for MLflow's database", str(path))
         with atomic_write(path) as partial:
             SqlAlchemyStore(_uri(partial), artifacts_of(workspace)).engine.dispose()
     _move_artifacts(path, artifacts_of(workspace))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ class Logbook:
     Raises:
         ValueError: If the experiment was deleted.
         MlflowException: If MLflow refuses, for example a wrong password; asking again would not help.
+        OSError: If the disk is full.
     """
 
     def __init__(self, open_tracker: Callable[[], Tracker]) -> None:
@@ -55,7 +57,7 @@ class Logbook:
                 return ""
             except Exception as error:
                 reason = _first_line(error)
-                if wait is None or _is_refusal(error):
+                if wait is None or _is_refusal(error) or _is_of_the_disk(error):
                     break
                 ERR.print(f"  MLflow cannot be reached; trying again in {wait} s", style="yellow")
                 time.sleep(wait)
@@ -74,7 +76,7 @@ class Logbook:
         try:
             self._log_waiting()
         except Exception as error:
-            if self._tracker is None and _is_refusal(error):
+            if _is_of_the_disk(error) or (self._tracker is None and _is_refusal(error)):
                 raise
             ERR.print(
                 f"  MLflow cannot be reached; logging later ({_first_line(error)})",
@@ -92,6 +94,12 @@ class Logbook:
                 self._tracker.log_cell(result)
             del self._waiting[0]
         return self._tracker
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Return whether the workspace's disk is full or cannot be written, which ends the run anyway."""
+    errors = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    return (isinstance(error, OSError) and error.errno in errors) or "disk is full" in str(error)
 
 
 def _is_refusal(error: Exception) -> bool:

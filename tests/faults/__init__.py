@@ -1,0 +1,1 @@
+"""What a benchmark survives: processes killed, disks full, files damaged, servers gone."""
