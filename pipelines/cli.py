@@ -49,6 +49,7 @@ def run(
     Steps that are done are not repeated, so a run that was stopped resumes where it was. Where
     PREFECT_API_URL is set, that Prefect server shows the run.
     """
+    SIGNALS.advice = "the same command goes on where this one was"
     from pipelines.config.loading import load_config  # noqa: PLC0415
     from pipelines.report.console import console_report  # noqa: PLC0415
     from pipelines.results.reading import read_results  # noqa: PLC0415
@@ -56,8 +57,8 @@ def run(
     from pipelines.run.plan import plan  # noqa: PLC0415
     from pipelines.run.servers import check_prefect, reach_this_machine_directly  # noqa: PLC0415
     from pipelines.run.store import Store  # noqa: PLC0415
+    from pipelines.tracking.database import embedded_uri  # noqa: PLC0415
 
-    SIGNALS.advice = "the same command goes on where this one was"
     reach_this_machine_directly()
     settings = [*(settings or []), *(["data.skip_bad_lines=true"] if skip_bad_lines else [])]
     chosen = load_config(config, settings)
@@ -87,8 +88,8 @@ def run(
             report, problem = incomplete.report, str(incomplete)
         OUT.print(f"Done in {time.monotonic() - started:.0f} s.")
 
-    OUT.print(console_report(read_results(report)))
-    where = chosen.tracking_uri or f"sqlite:///{chosen.workspace / 'mlflow.db'}"
+    OUT.print(console_report(read_results(report)).drawn())
+    where = chosen.tracking_uri or embedded_uri(chosen.workspace)
     OUT.print("\nLook next:", style="bold")
     OUT.print(f"  {shlex.quote(str(report / 'report.html'))}", soft_wrap=True)
     OUT.print(f"  mlflow ui --backend-store-uri {shlex.quote(where)}", soft_wrap=True)

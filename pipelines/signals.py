@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Self
 
 from pipelines.screen import ERR
 
-GRACE = 4.0
+GRACE = 3.0
 """Seconds that a stopped command has to leave everything in order."""
 
 _WORDS = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,17 @@ COLOURS = {
     "better": "#009e73",
     "worse": "#d55e00",
     "no evidence": "#8fb8de",
+    "too few queries": "#8fb8de",
     "reference": "#444c56",
+    "reference failed": "#8fb8de",
     "baseline": "#c3c8ce",
 }
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DASHES = ("solid", "dot", "dash", "dashdot")
 _FONT = {"size": 14, "family": "system-ui, sans-serif"}
 _MOST_CATEGORIES = 12
+
+_literal = partial(escape, quote=False)  # Plotly reads tags such as <b> in every text
 
 
 def score_chart(results: Results) -> go.Figure:
@@ -36,7 +42,7 @@ def score_chart(results: Results) -> go.Figure:
         cols=2,
         shared_yaxes=True,
         horizontal_spacing=0.03,
-        subplot_titles=(results.label, f"Difference to {results.reference}"),
+        subplot_titles=(_literal(results.label), f"Difference to {_literal(results.reference)}"),
     )
     # The axis takes its order from the first trace, so the first one holds every row.
     intervals = [(row.means[results.metric], *row.interval) for row in results.rows]
@@ -70,7 +76,7 @@ def score_chart(results: Results) -> go.Figure:
         height=150 + 34 * len(results.rows),
         margin={"l": 10, "r": 20, "t": 40, "b": 70},
         legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
-        legend_title={"text": f"Against {results.reference}: ", "font_size": 14},
+        legend_title={"text": f"Against {_literal(results.reference)}: ", "font_size": 14},
         font=_FONT,
     )
     return figure
@@ -78,7 +84,7 @@ def score_chart(results: Results) -> go.Figure:
 
 def _places(rows: Sequence[Row]) -> list[list[str]]:
     """Return the two levels of a category axis: retrievers, and tokenizers within them."""
-    return [[row.retriever for row in rows], [row.tokenizer for row in rows]]
+    return [[_literal(row.retriever) for row in rows], [_literal(row.tokenizer) for row in rows]]
 
 
 def _points(rows: Sequence[Row], intervals: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
@@ -112,7 +118,7 @@ def usage_curves(tokenizers: Sequence[TokenizerRow]) -> go.Figure | None:
                 y=values,
                 mode="lines",
                 line={"color": _LINES[number % len(_LINES)], "dash": dash, "width": 1.5},
-                name=row.tokenizer,
+                name=_literal(row.tokenizer),
                 legendgroup=row.tokenizer,
                 showlegend=(metric, level) == ("utilization", 1),
                 row=1 if metric == "utilization" else 2,
@@ -144,7 +150,7 @@ def category_maps(tokenizers: Sequence[TokenizerRow]) -> go.Figure | None:
     known category.
     """
     shown = {
-        row.tokenizer: row.code_categories
+        _literal(row.tokenizer): row.code_categories
         for row in tokenizers
         if row.code_categories and row.code_categories.codes
     }
@@ -162,7 +168,7 @@ def category_maps(tokenizers: Sequence[TokenizerRow]) -> go.Figure | None:
             # Whole per cent take a byte each: a page holds many of them.
             z=np.round(100 * shares[order, : len(names)].T).astype(np.uint8),
             x=[str(divided.codes[place]) for place in order],
-            y=names,
+            y=[_literal(name) for name in names],
             coloraxis="coloraxis",
             hovertemplate="code %{x}: %{z} % %{y}<extra></extra>",
             row=row,

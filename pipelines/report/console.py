@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
-
-from rich import box
-from rich.console import Group
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from pipelines.report.formatting import diagnostic_label
+from pipelines.report.overview import Overview, OverviewTable
 from pipelines.report.tables import (
     COLLISIONS_BY,
     NAMES,
     Table,
     baseline_table,
+    failure_table,
     reference_table,
     score_table,
     tokenizer_table,
@@ -37,25 +33,28 @@ _SHORT = {
 """Header to a shorter one."""
 
 
-def console_report(results: Results) -> Group:
-    """Return tables and verdicts to be printed by rich.
+def console_report(results: Results) -> Overview:
+    """Return the tables and verdicts for the console.
 
     Scores are those at the main metric's cutoff. Where tokenizers alone are compared, their quality is
     shown.
     """
-    sentences = [Text(f"• {sentence}") for sentence in verdicts(results)]
+    tables = []
     if not results.rows:
         quality = tokenizer_table(results.tokenizers)
         headers = [header for header in quality[0] if header not in _HTML_ONLY]
-        return Group(_console_table("Semantic IDs", headers, quality), Text(), *sentences)
-    scores = score_table(results)
-    parts: list[RichTable | Text] = [_console_table("Scores", _score_headers(results, scores), scores)]
+        tables.append(_table("Semantic IDs", headers, quality))
+    else:
+        scores = score_table(results)
+        tables.append(_table("Scores", _score_headers(results, scores), scores))
     if compared := reference_table(results):
-        parts.append(_console_table(f"Difference to {results.reference}", _COMPARISON, compared))
+        tables.append(_table(f"Difference to {results.reference}", _COMPARISON, compared))
     if against := baseline_table(results):
         best = results.baselines()[0].retriever
-        parts.append(_console_table(f"Difference to the best baseline, {best}", _COMPARISON, against))
-    return Group(*parts, Text(), *sentences)
+        tables.append(_table(f"Difference to the best baseline, {best}", _COMPARISON, against))
+    if failed := failure_table(results):
+        tables.append(_table("Failed", [*failed[0]], failed))
+    return Overview(tables, verdicts(results))
 
 
 def _score_headers(results: Results, scores: Table) -> list[str]:
@@ -67,23 +66,12 @@ def _score_headers(results: Results, scores: Table) -> list[str]:
     return [header for header in scores[0] if header not in hidden]
 
 
-def _console_table(title: str, headers: Sequence[str], rows: Table) -> RichTable:
-    """Return a table in which only names may be folded, and a standard deviation is below its mean."""
-    table = RichTable(
-        title=f"\n{title}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
+def _table(title: str, headers: Sequence[str], rows: Table) -> OverviewTable:
+    """Return a table in which only names and reasons may be folded, and each spread is below its mean."""
+    return OverviewTable(
+        title,
+        headers=[_SHORT.get(header, header) for header in headers],
+        foldable=[*NAMES, "verdict", "reason"],
+        rows=[[row[header].replace(" ±", "\n±") for header in headers] for row in rows],
+        verdicts=[row.get("verdict", "").rstrip("*") for row in rows],
     )
-    for header in headers:
-        justify: Literal["left", "right"] = "left" if header in (*NAMES, "verdict") else "right"
-        shown = _SHORT.get(header, header)
-        table.add_column(shown, justify=justify, no_wrap=header not in NAMES, overflow="fold")
-    for row in rows:
-        verdict = row.get("verdict", "").rstrip("*")
-        style = {"better": "green", "worse": "red"}.get(verdict)
-        table.add_row(*(row[header].replace(" ±", "\n±") for header in headers), style=style)
-    return table

@@ -12,6 +12,7 @@ from pipelines.report.tables import (
     NAMES,
     Table,
     baseline_table,
+    failure_table,
     reference_table,
     score_table,
     tokenizer_table,
@@ -63,6 +64,7 @@ def html_report(results: Results) -> str:
 {"".join(f"<p>{escape(sentence)}</p>" for sentence in verdicts(results))}
 </section>
 {_scores_section(results) if results.rows else ""}
+{_failures_section(results) if results.failures else ""}
 {_tokenizers_section(results) if results.tokenizers else ""}
 </body>
 </html>
@@ -91,6 +93,14 @@ seeds.
 {_COLLISIONS_NOTE}{_DIAGNOSTICS_NOTE if results.diagnostic_names() else ""}</p>
 {"".join(parts)}
 {_TESTS_NOTE if parts else ""}"""
+
+
+def _failures_section(results: Results) -> str:
+    """Return the cells that have no results, and why."""
+    return f"""<h2>Failed</h2>
+{_html_table(failure_table(results))}
+<p class="note">These cells have no results, for the reasons given. Other seeds of the same methods are in the
+tables above.</p>"""
 
 
 def _tokenizers_section(results: Results) -> str:
@@ -128,7 +138,7 @@ def _html_table(rows: Table) -> str:
     """Return a table as HTML; the class of a row is its verdict."""
 
     def cells(tag: str, texts: dict[str, str]) -> str:
-        aligned = {name: ' class="name"' if name in NAMES else "" for name in texts}
+        aligned = {name: ' class="name"' if name in (*NAMES, "reason") else "" for name in texts}
         return "".join(f"<{tag}{aligned[name]}>{escape(text)}</{tag}>" for name, text in texts.items())
 
     head = cells("th", {name: name for row in rows[:1] for name in row})
@@ -154,6 +164,7 @@ table {{ border-collapse: collapse; width: 100%; font-size: .875rem; font-varian
 th, td {{ padding: .36rem .5rem; text-align: right; border-bottom: 1px solid #e4e7eb; }}
 .name {{ text-align: left; }}
 td {{ white-space: nowrap; }}
+td:last-child.name {{ white-space: pre-wrap; }}
 th {{ vertical-align: bottom; border-bottom: 2px solid #57606a; }}
 .better td:last-child {{ color: {COLOURS["better"]}; font-weight: 600; }}
 .worse td:last-child {{ color: {COLOURS["worse"]}; font-weight: 600; }}

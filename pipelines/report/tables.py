@@ -94,6 +94,19 @@ def baseline_table(results: Results) -> Table:
     return [_comparison_row(row, row.to_baseline) for row in results.rows if row.to_baseline]
 
 
+def failure_table(results: Results) -> Table:
+    """Return every cell that has no results, and why."""
+    return [
+        {
+            "retriever": failure.name.retriever,
+            "tokenizer": failure.name.tokenizer,
+            "seed": str(failure.name.seed),
+            "reason": failure.reason,
+        }
+        for failure in results.failures
+    ]
+
+
 def tokenizer_table(tokenizers: Sequence[TokenizerRow]) -> Table:
     """Return the quality of the semantic IDs; measures that no tokenizer has are left out."""
     policies = _policies(tokenizers)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipelines.report.formatting import decimal, interval, p_value
 from pipelines.results.rows import Results, Row
-from recsys.evaluation.hypothesis_tests import TESTS, TestResult
+from recsys.evaluation.hypothesis_tests import MIN_QUERIES, TESTS, TOO_FEW, TestResult
 from recsys.evaluation.significance import Comparison
 
 _FEW_SEEDS = "With fewer than three seeds, luck in training is not ruled out."
@@ -16,9 +16,14 @@ def verdicts(results: Results) -> list[str]:
     """Return one sentence for each retriever: which tokenizer is the best, and whether that is real.
 
     Further sentences tell whether the best tokenizer under each retriever beats the best baseline, which
-    tests disagree with the one that verdicts go by, and which tokenizers have one table of codes for all
-    seeds.
+    tests disagree with the one that verdicts go by, which tokenizers have one table of codes for all seeds,
+    and what is missing: cells that failed, and answers that no ranking could hold.
     """
+    return [*_comparisons(results), *_missing(results)]
+
+
+def _comparisons(results: Results) -> list[str]:
+    """Return the sentences on the methods that have results."""
     if not results.rows:
         return ["Semantic IDs alone were compared, with no retriever: how well they recommend is not known."]
     groups = results.by_retriever()
@@ -46,6 +51,24 @@ def verdicts(results: Results) -> list[str]:
     return sentences
 
 
+def _missing(results: Results) -> list[str]:
+    """Return the sentences on what the results lack."""
+    sentences = []
+    if results.unreachable:
+        sentences.append(
+            f"Mind: exclude_seen keeps {results.unreachable:,} of the right answers out of all rankings, "
+            "because their users had seen them before. They count as misses, which lowers all scores; do "
+            "without exclude_seen where users come back to items."
+        )
+    if results.failures:
+        methods = dict.fromkeys(
+            f"{tokenizer} with {retriever}" for tokenizer, retriever, _ in (f.name for f in results.failures)
+        )
+        what = "a cell" if len(results.failures) == 1 else f"{len(results.failures)} cells"
+        sentences.append(f"There is no result of {what} that failed ({', '.join(methods)}).")
+    return sentences
+
+
 def _verdict(results: Results, retriever: str, rows: Sequence[Row]) -> str:
     """Return the sentence on the best tokenizer under a retriever."""
     best, test = rows[0].tokenizer, rows[0].to_next
@@ -58,6 +81,11 @@ def _verdict(results: Results, retriever: str, rows: Sequence[Row]) -> str:
     )
     p = _p_values(test)
     few = f" {_FEW_SEEDS}" if min(rows[0].seeds, rows[1].seeds) < 3 else ""
+    if test.verdict == TOO_FEW:
+        return (
+            f"No winner with {retriever}: {best} has the best {label} ({score}), but {test.n} queries are "
+            f"too few to tell its lead over {lead}) from chance (at least {MIN_QUERIES})."
+        )
     if test.verdict == "no evidence":
         return (
             f"No significant winner with {retriever}: {best} has the best {label} ({score}), "
@@ -80,6 +108,7 @@ def _against_baseline(label: str, best: Row, baseline: str, test: Comparison) ->
         "better": f"beats the best baseline, {baseline}",
         "worse": f"does not beat the best baseline, {baseline}, but is worse",
         "no evidence": f"does not beat the best baseline, {baseline}, beyond chance",
+        TOO_FEW: f"cannot be compared with the best baseline, {baseline}, on so few queries",
     }[test.verdict]
     return (
         f"{best.tokenizer} with {best.retriever}{trained} {outcome}: {label} "

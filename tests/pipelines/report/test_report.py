@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -20,11 +21,13 @@ from pipelines.report.formatting import (
     percent,
 )
 from pipelines.report.html import html_report
+from pipelines.report.overview import Overview
 from pipelines.report.tables import reference_table, score_table, tokenizer_table
 from pipelines.report.verdicts import verdicts
 from pipelines.results.categories import CodeCategories
-from pipelines.results.cell import Dataset
+from pipelines.results.cell import CellName, Dataset, Failure
 from pipelines.results.rows import Results, Row, TokenizerRow
+from pipelines.screen import Screen
 from recsys.evaluation.hypothesis_tests import TestResult
 from recsys.evaluation.significance import Comparison
 
@@ -87,6 +90,7 @@ def row(
         test,
         test if to_next else None,
         baseline,
+        is_reference=against is None and tokenizer != NO_TOKENIZER,
     )
 
 
@@ -403,7 +407,7 @@ def test_there_are_no_pictures_of_what_is_not_known() -> None:
 def shown(what: Results, width: int) -> str:
     """What the console prints."""
     console = Console(file=StringIO(), width=width)
-    console.print(console_report(what))
+    console.print(console_report(what).drawn())
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 
@@ -473,6 +477,67 @@ def test_the_page_of_tokenizers_alone_holds_their_table_and_pictures() -> None:
 def test_names_cannot_break_the_page() -> None:
     page = Page(html_report(results(row("<script>alert(1)</script>", 0.03))))
     assert "<script>alert(1)</script>" in [cell for line in page.rows for cell in line]
+
+
+def test_charts_show_names_as_they_are() -> None:
+    # Plotly would make <b>id</b> bold, and shows &lt;b&gt;id&lt;/b&gt; as what it stands for.
+    strange = replace(GRIT, tokenizer="<b>id</b> & co", code_categories=CodeCategories(["<i>"], [0], [[3]]))
+    (scores, *_) = score_chart(results(row("<b>id</b> & co", 0.03), tokenizers=[strange])).data
+    assert list(scores.y[1]) == ["&lt;b&gt;id&lt;/b&gt; &amp; co"]
+    curves, maps = usage_curves([strange]), category_maps([strange])
+    assert curves is not None
+    assert maps is not None
+    assert curves.data[0].name == "&lt;b&gt;id&lt;/b&gt; &amp; co"
+    assert maps.layout.annotations[0].text == "&lt;b&gt;id&lt;/b&gt; &amp; co"
+    assert list(maps.data[0].y) == ["&lt;i&gt;"]
+
+
+def test_names_in_brackets_are_not_taken_for_markup() -> None:
+    name = "rq-kmeans [k=64]"
+    what = results(row(name, 0.03), row(NO_TOKENIZER, 0.02, retriever="knn [bold]"))
+    screen = Screen()
+    with screen.capture() as captured:
+        screen.print(console_report(replace(what, reference=name)).drawn())
+    assert name in captured.get()
+    assert "knn [bold]" in captured.get()
+
+
+def test_cells_that_failed_are_rows_with_their_reasons() -> None:
+    reason = "fit tiger grit-vq seed 1: the loss is NaN; lower learning_rate"
+    failures = [
+        Failure(CellName("grit-vq", "tiger", 1), reason, "da7a"),
+        Failure(CellName("grit-vq", "tiger", 2), "no <memory>", "da7b"),
+    ]
+    what = replace(results(row("rq-vae", 0.03)), failures=failures)
+    text = shown(what, 80)
+    lines = text[text.index("Failed") :].splitlines()
+    assert lines[1].split() == ["retriever", "tokenizer", "seed", "reason"]
+    assert lines[3].split()[:3] == ["tiger", "grit-vq", "1"]
+    assert reason.split() == [*lines[3].split()[3:], *lines[4].split()]
+    assert ["tiger", "grit-vq", "2", "no", "<memory>"] in [line.split() for line in lines]
+    assert ["tiger", "grit-vq", "2", "no <memory>"] in Page(html_report(what)).rows
+    assert "There is no result of 2 cells that failed (grit-vq with tiger)." in verdicts(what)
+    assert "failed" not in " ".join(verdicts(replace(what, failures=[])))
+
+
+def test_answers_that_no_ranking_can_hold_are_counted_in_a_warning() -> None:
+    what = replace(results(row("rq-vae", 0.03)), unreachable=1083)
+    (warning,) = [sentence for sentence in verdicts(what) if sentence.startswith("Mind: ")]
+    assert "exclude_seen keeps 1,083 of the right answers out of all rankings" in warning
+    assert warning in Page(html_report(what)).text
+    assert warning.split()[-3:] == shown(what, 80).split()[-3:]
+    assert "exclude_seen" not in " ".join(verdicts(replace(what, unreachable=0)))
+
+
+def test_an_overview_survives_json() -> None:
+    overview = console_report(MIXED)
+    again = Overview.from_json(json.loads(json.dumps(overview.as_json())))
+    consoles = [Console(file=StringIO(), width=90) for _ in range(2)]
+    for console, what in zip(consoles, (overview, again), strict=True):
+        console.print(what.drawn())
+    first, second = (console.file.getvalue() for console in consoles)  # type: ignore[attr-defined]
+    assert "better" in first
+    assert first == second
 
 
 def test_the_console_shows_tokenizers_alone_and_loses_nothing_on_a_narrow_terminal() -> None:
