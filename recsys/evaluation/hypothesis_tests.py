@@ -17,6 +17,16 @@ ALPHA = 0.05
 FLIPS = RESAMPLES = 10_000
 """Number of random sign flips of a permutation test, and of resamples of a bootstrap."""
 
+MIN_QUERIES = 10
+"""Smallest number of queries from which anything is claimed.
+
+Below 6 queries no permutation test can reach p < .05: all signs are alike by chance in 2 of 2⁵ cases. The
+t-test can, but only because it takes differences for normally distributed, which scores of queries are not.
+"""
+
+TOO_FEW = "too few queries"
+"""Verdict on fewer than :data:`MIN_QUERIES` queries."""
+
 ROUNDING = 1e-12
 """Smaller differences of scores are rounding: means of the same seeds in another order differ by it."""
 
@@ -165,7 +175,7 @@ def paired_t_test(a: Scores, b: Scores, confidence: float = 0.95) -> PairedTTest
     """Compare b with a by Student's paired two-sided t-test.
 
     Where no query differs but for rounding, p is 1 and the interval is 0 … 0. Where all queries differ by
-    the same amount, p is 0.
+    the same amount, the test is undefined, because nothing tells how much differences vary: p is 1 too.
 
     Args:
         a: ``(Q,)`` scores, at least two.
@@ -189,7 +199,7 @@ def paired_t_test(a: Scores, b: Scores, confidence: float = 0.95) -> PairedTTest
     differences = differences_of(a, b)
     mean = differences.mean()
     if np.ptp(differences) <= ROUNDING:  # the statistic would be 0/0, or infinite
-        p_value, effect_size = (1.0, 0.0) if mean == 0 else (0.0, np.copysign(np.inf, mean))
+        p_value, effect_size = 1.0, 0.0 if mean == 0 else np.copysign(np.inf, mean)
     else:
         p_value, effect_size = stats.ttest_1samp(differences, 0).pvalue, mean / differences.std(ddof=1)
     low, high = mean_interval(differences, confidence)

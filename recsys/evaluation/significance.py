@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from recsys.evaluation.hypothesis_tests import TESTS, Family, TestResult
+from recsys.evaluation.hypothesis_tests import MIN_QUERIES, TESTS, TOO_FEW, Family, TestResult
 from recsys.evaluation.scores import QueryScores, check_comparable, mean_over_seeds
 
 Name = TypeVar("Name", bound=Hashable)
@@ -56,8 +56,11 @@ class Comparison:
     def verdict(self) -> str:
         """``better``, ``worse`` or ``no evidence``: what all tests that decide agree on.
 
-        A difference must hold over queries *and*, where there are several seeds, over trainings.
+        A difference must hold over queries *and*, where there are several seeds, over trainings. With fewer
+        than :data:`~recsys.evaluation.hypothesis_tests.MIN_QUERIES` queries it is ``too few queries``.
         """
+        if self.n < MIN_QUERIES:
+            return TOO_FEW
         deciding = [self.tests[name] for name, test in TESTS.items() if test.decides and name in self.tests]
         applicable = [result for result in deciding if result.p is not None]
         if any(result.verdict == "no evidence" for result in applicable):
@@ -67,6 +70,8 @@ class Comparison:
     @property
     def dissent(self) -> list[str]:
         """The names of the tests over queries that answer otherwise than the t-test does."""
+        if self.verdict == TOO_FEW:
+            return []
         answer = self.tests["t_test"].verdict
         return [
             name
