@@ -10,7 +10,15 @@ import polars as pl
 
 from recsys.datasets.corpus import ITEMS
 from recsys.datasets.formats.blocks import ahead, blocks_of
-from recsys.datasets.formats.lines import LineParser, decoded, excerpt, json_object, lines_in, unescaped
+from recsys.datasets.formats.lines import (
+    LineParser,
+    decoded,
+    excerpt,
+    has_each_key_once,
+    json_object,
+    lines_in,
+    unescaped,
+)
 
 Row = tuple[str, str, str, list[str], str]
 """A row of a frame with the columns :data:`~recsys.datasets.corpus.ITEMS`."""
@@ -71,7 +79,7 @@ def _read_block(block: bytes, release: int, wanted: set[str]) -> list[Row] | Non
     """
     item_id, title, brand, categories = ITEM_FIELDS[release]
     num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
-    if block.count(f'"{item_id}"'.encode()) != num_lines:
+    if not has_each_key_once(block, [item_id], [item_id], num_lines):
         return None
     try:
         lines = pl.read_ndjson(block, schema=_schema(release))

@@ -18,6 +18,7 @@ from recsys.datasets.formats.lines import (
     LineParser,
     decoded,
     excerpt,
+    has_each_key_once,
     json_object,
     lines_in,
     lines_of,
@@ -104,19 +105,21 @@ def _check_header(path: Path, release: int) -> None:
 def _read_block(block: bytes, path: Path, release: int) -> pl.DataFrame | None:
     """Return the events of a block, or None if it must be parsed line by line.
 
-    That is so if a line is blank, broken or unusual, or if a line may have a key twice.
+    That is so if a line is blank, broken or unusual, or if polars might read it differently.
     """
-    fields = REVIEW_FIELDS[release]
-    user, item, time = fields
+    user, item, time = REVIEW_FIELDS[release]
     types = {user: pl.String, item: pl.String, time: pl.Int64}
     num_lines = block.count(b"\n") + (not block.endswith(b"\n"))
     try:
         if _is_ratings(path):
+            if block.count(b"\r") != block.count(b"\r\n"):  # polars removes it from the ends of cells
+                return None
             schema = {name: types.get(name, pl.String) for name in RATING_COLUMNS[release]}
             rows = pl.read_csv(block, schema=schema, has_header=False, quote_char=None)
-        elif any(block.count(f'"{name}"'.encode()) != num_lines for name in fields):
-            return None
         else:
+            # polars takes the first of two equal keys, and makes the text 2 of the number 2.0.
+            if not has_each_key_once(block, types, (user, item), num_lines):
+                return None
             rows = pl.read_ndjson(block, schema=types)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None

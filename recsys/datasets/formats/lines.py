@@ -6,6 +6,7 @@ import html
 import io
 import json
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,7 @@ __all__ = [
     "checked_file",
     "decoded",
     "excerpt",
+    "has_each_key_once",
     "json_object",
     "lines_in",
     "lines_of",
@@ -231,6 +233,24 @@ def json_object(line: bytes, unique: Collection[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"not a JSON object: {excerpt(line)}")
     return value
+
+
+def has_each_key_once(block: bytes, keys: Iterable[str], texts: Collection[str], num_lines: int) -> bool:
+    """Return whether JSON lines surely have some keys once each; False if that is not clear at a glance.
+
+    Args:
+        block: The lines.
+        keys: The keys.
+        texts: Those of the keys whose values must be texts, after at most one blank.
+        num_lines: Number of lines, none of them blank.
+    """
+    if re.search(rb"\\u00[4-7]", block):  # letters as escapes, perhaps in a key
+        return False
+    return all(
+        block.count(f'"{key}"'.encode()) == num_lines
+        and (key not in texts or num_lines in (block.count(f'"{key}":{gap}"'.encode()) for gap in (" ", "")))
+        for key in keys
+    )
 
 
 def excerpt(line: bytes) -> str:
