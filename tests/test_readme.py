@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from pipelines.config.benchmark import NO_TOKENIZER
 from pipelines.config.loading import load_config
+from pipelines.names import NO_TOKENIZER
 from pipelines.run.plan import plan
 from semantic_ids.recipes import RECIPES
 from semantic_ids.registry import create

@@ -20,10 +20,6 @@ from semantic_ids.choices import check_arguments
 from semantic_ids.plugins import nearest_name
 
 
-class ConfigError(ValueError):
-    """A benchmark file or ``--set`` cannot be used. The message says what to change."""
-
-
 class Section(BaseModel):
     """A part of a benchmark file. An unknown key is an error that suggests the nearest known one."""
 

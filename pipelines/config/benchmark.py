@@ -13,15 +13,12 @@ from pipelines.config.base import Section
 from pipelines.config.data import DataConfig
 from pipelines.config.fields import BenchmarkName, TrackingUri, UserPath, not_finite
 from pipelines.config.methods import RetrieverConfig, TextConfig, TokenizerConfig
+from pipelines.names import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.redaction import redacted, secrets_in
 from recsys.evaluation.metrics import METRICS
 from semantic_ids.collisions import Collisions
 from semantic_ids.plugins import nearest_name
 from semantic_ids.registry import recipe
-
-NO_TOKENIZER = NO_RETRIEVER = "–"
-"""Takes the place of a name in tables: for a baseline that uses no tokenizer, or where tokenizers alone are
-compared. No method may be called so."""
 
 
 class EvaluationConfig(Section):

@@ -1,4 +1,4 @@
-"""Read a benchmark file, apply ``--set`` overrides, and report everything that is wrong at once."""
+"""Read and check a benchmark file, and report everything that is wrong at once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from pipelines.config.base import ConfigError, Section
+from pipelines.config.base import Section
 from pipelines.config.benchmark import BenchmarkConfig
 from pipelines.config.data import DataConfig
-from pipelines.redaction import redacted
+from pipelines.config.settings import ConfigError, apply_settings, read_settings
 from pipelines.screen import ERR
-from recsys.yaml_files import parse_yaml, read_yaml
 
 _PLUG_IN_KEYS = ("reader", "encoder", "tokenizers", "recipe", "retrievers", "kind", "metrics")
 
@@ -32,7 +31,7 @@ def load_config(path: str | Path, settings: Sequence[str] = ()) -> BenchmarkConf
     Raises:
         ConfigError: If the file or a setting cannot be used. The message has a line for each problem.
     """
-    return _validated(path, BenchmarkConfig, _read(path, settings))
+    return _validated(path, BenchmarkConfig, read_settings(path, settings))
 
 
 def load_data(path: Path, settings: Sequence[str]) -> DataConfig:
@@ -48,24 +47,10 @@ def load_data(path: Path, settings: Sequence[str]) -> DataConfig:
     """
     if path.is_dir():
         values: dict[str, Any] = {"raw": path}
-        _apply_all(values, settings)
+        apply_settings(values, settings)
         return _validated(path, DataConfig, values)
-    section = _read(path, settings).get("data", {})
+    section = read_settings(path, settings).get("data", {})
     return _validated(path, DataConfig, section, "data")
-
-
-def _read(path: str | Path, settings: Sequence[str]) -> dict[str, Any]:
-    """Return the values of a benchmark file with settings applied."""
-    try:
-        values = read_yaml(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; give the path of a benchmark file") from error
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold keys such as name, data, tokenizers and retrievers")
-    _apply_all(values, settings)
-    return values
 
 
 def _validated(path: str | Path, kind: type[AnySection], values: Any, place: str = "") -> AnySection:
@@ -93,48 +78,6 @@ def _plug_in_modules(values: Any, key: str = "") -> Iterator[str]:
             yield from _plug_in_modules(value, key)
     elif key in _PLUG_IN_KEYS and re.fullmatch(r"[\w.]+:[\w.]+", str(values)):
         yield str(values).partition(":")[0]
-
-
-def _apply_all(values: dict[str, Any], settings: Sequence[str]) -> None:
-    """Apply settings in their order. A later one may change a part of what an earlier one set."""
-    keys: list[str] = []
-    for setting in settings:
-        key = _apply(values, setting)
-        for number, earlier in enumerate(keys):
-            if f"{earlier}.".startswith(f"{key}."):
-                raise ConfigError(
-                    f"--set {redacted(setting)} would undo --set {redacted(settings[number])} before it; "
-                    "give one of them, or first the one that sets more"
-                )
-        keys.append(key)
-
-
-def _apply(values: dict[str, Any], setting: str) -> str:
-    """Put one ``a.b=value`` into nested values, and return ``a.b``. Positions in lists count from 0."""
-    key, equals, text = setting.partition("=")
-    shown = redacted(f"--set {setting}")
-    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise ConfigError(f"{shown}: write key=value, for example --set data.k_core=5")
-    try:
-        value = parse_yaml(text, shown)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    *path, last = key.split(".")
-    place: Any = values
-    try:
-        for part in path:
-            place = place[_position(part)] if isinstance(place, list) else place.setdefault(part, {})
-        place[_position(last) if isinstance(place, list) else last] = value
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ConfigError(f"{shown}: there is no place called {key!r}") from error
-    return key
-
-
-def _position(part: str) -> int:
-    """Return the position in a list that a part of a key names."""
-    if not re.fullmatch("0|[1-9][0-9]*", part):
-        raise ValueError(f"{part!r} is no position")
-    return int(part)
 
 
 def _explain(where: tuple[int | str, ...], message: str) -> str:

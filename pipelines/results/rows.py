@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.config.benchmark import NO_TOKENIZER
+from pipelines.names import NO_TOKENIZER
 from pipelines.results.categories import CodeCategories
 from pipelines.results.cell import Curve, Dataset, Failure
 from recsys.evaluation.hypothesis_tests import TESTS

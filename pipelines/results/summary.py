@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from pipelines.config.benchmark import NO_TOKENIZER
+from pipelines.names import NO_TOKENIZER
 from pipelines.results.cell import Cell, Dataset, Failure
 from pipelines.results.rows import Results, Row, TokenizerRow
 from recsys.evaluation.hypothesis_tests import mean_interval

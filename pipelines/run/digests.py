@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from pipelines.config.base import ConfigError
+from pipelines.config.settings import ConfigError
 from semantic_ids.plugins import Registry
 
 _OWN_PACKAGES = ("semantic_ids", "recsys", "pipelines")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pipelines.config.benchmark import NO_RETRIEVER, NO_TOKENIZER, BenchmarkConfig
+from pipelines.config.benchmark import BenchmarkConfig
 from pipelines.config.methods import CodesConfig, RetrieverConfig, TokenizerConfig
+from pipelines.names import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.results.cell import CellName, Failure
 from pipelines.run import stages
 from pipelines.run.digests import file_digest, folder_digest, plug_in_identity

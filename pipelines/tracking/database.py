@@ -15,8 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote, urlparse
 
-from pipelines.config.benchmark import NO_RETRIEVER
-from semantic_ids.files import atomic_write
+from pipelines.names import NO_RETRIEVER
 
 DIGEST_TAG, KIND_TAG, PARENT_TAG = "gritrec.digest", "gritrec.kind", "mlflow.parentRunId"
 RETRIEVER_TAG = "gritrec.retriever"
@@ -52,6 +51,8 @@ def prepare(workspace: Path) -> None:
             part.rename(part.with_name(f"half-made-{part.name}"))
     if not path.exists():
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
+
+        from semantic_ids.files import atomic_write  # noqa: PLC0415 — imports PyTorch
 
         if shutil.disk_usage(path.parent).free < _SPACE:  # MLflow would try for two minutes
             raise OSError(errno.ENOSPC, "No space left on device for MLflow's database", str(path))

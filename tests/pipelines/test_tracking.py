@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
-from pipelines.config.benchmark import NO_TOKENIZER
+from pipelines.names import NO_TOKENIZER
 from pipelines.report.html import html_report
 from pipelines.report.verdicts import verdicts
 from pipelines.results.cell import Cell, CellIds, CellName, Dataset, Failure

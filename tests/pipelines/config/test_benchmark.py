@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config.base import ConfigError
 from pipelines.config.benchmark import BenchmarkConfig
 from pipelines.config.loading import load_config, load_data
+from pipelines.config.settings import ConfigError
 
 EXPERIMENTS = Path(__file__).parents[3] / "pipelines" / "experiments"
 

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines.config.base import ConfigError
 from pipelines.config.loading import load_config
+from pipelines.config.settings import ConfigError
 from pipelines.run.plan import Plan, plan
 from semantic_ids.ids import SemanticIds
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.config.base import ConfigError
 from pipelines.config.loading import load_config
+from pipelines.config.settings import ConfigError
 from pipelines.run.plan import plan
 from pipelines.run.store import Step
 from pipelines.tracking.database import embedded_uri

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipelines.config.benchmark import NO_TOKENIZER
+from pipelines.names import NO_TOKENIZER
 from pipelines.report.charts import category_maps, score_chart, usage_curves
 from pipelines.report.console import console_report
 from pipelines.report.formatting import (

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.config.benchmark import NO_RETRIEVER
 from pipelines.manifest import write_manifest
+from pipelines.names import NO_RETRIEVER
 from pipelines.results.cell import CellName
 from pipelines.results.reading import read_cell
 

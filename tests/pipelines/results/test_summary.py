@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.config.benchmark import NO_RETRIEVER, NO_TOKENIZER
+from pipelines.names import NO_RETRIEVER, NO_TOKENIZER
 from pipelines.results.categories import CodeCategories
 from pipelines.results.cell import Cell, CellIds, CellName, Dataset
 from pipelines.results.rows import Results

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config.base import ConfigError
 from pipelines.config.loading import load_config
+from pipelines.config.settings import ConfigError
 from pipelines.run.plan import plan
 from pipelines.run.store import Step, Store
 
