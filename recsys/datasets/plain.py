@@ -6,6 +6,7 @@ Language Processing (P5)*, RecSys 2022.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,18 @@ TEXTS = {name: name for name in ITEMS if name != "item_id"}
 TIME = "a time from 1970 to 9999: whole seconds (not milliseconds), a date or 2024-05-31T18:30:00"
 ISO_TIME = r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?)?$"
 """An ISO date or time; its groups are the day, hour and minute, second, and zone."""
+
+EXACT = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}
+"""Whole numbers from here on are rounded when they become floats, so that several have one float."""
+
+ROUNDED = r"^[+-]?\d+(?:\.\d*)?[eE]\+\d+$"
+DECIMAL = r"^[+-]?\d+\.\d*(?:[eE]-?\d+)?$"
+"""How spreadsheets write large numbers, with the digits that they show; and how programs write floats."""
+
+MISSING = ("nan", "NaN", "NAN", "null", "NULL", "Null", "None", "NaT", "<NA>", "N/A", "n/a", "#N/A")
+"""Texts that programs write where a value is missing."""
+
+logger = logging.getLogger(__name__)
 
 
 @reader
@@ -101,12 +114,17 @@ def read_table(
 
     File names end in ``.parquet``, ``.csv``, ``.tsv`` or ``.jsonl``. The last three may be compressed, as
     ``.csv.gz``, ``.csv.zst`` and so on. CSV and TSV files are UTF-8 and have the column names in the first
-    line. Other columns than those below are ignored. Items without interactions are left out. Items that
-    ``items`` does not describe are kept and counted in ``notes`` as ``items_without_metadata``.
+    line. Cells of TSV are not quoted. Other columns than those below are ignored. Items without interactions
+    are left out. Items that ``items`` does not describe are kept and counted in ``notes`` as
+    ``items_without_metadata``.
 
-    Ids become texts. Times are one of: whole seconds, since 1970 or any other start; dates; ISO texts such
-    as ``2024-05-31`` or ``2024-05-31T18:30:00+02:00``, in UTC if there is no zone. Fractions of a second
-    decide the order and are then dropped.
+    Ids become texts, whole numbers with all their digits. Large numbers that were rounded to floats are
+    refused, because several ids may have become one. Ids such as ``nan`` and ``None`` are kept, with a
+    warning.
+
+    Times are one of: whole seconds, since 1970 or any other start; dates; ISO texts such as ``2024-05-31`` or
+    ``2024-05-31T18:30:00+02:00``, in UTC if there is no zone. Fractions of a second decide the order and are
+    then dropped.
 
     Args:
         interactions: The table of interactions, one row for each.
@@ -128,10 +146,10 @@ def read_table(
 
     Raises:
         OSError: If a file is missing or cannot be read.
-        ValueError: If a file has errors or a column is missing; if an id is missing, or occurs twice in
-            ``items``; if a time is missing, negative, infinite or no time; if nothing is left in the k-core;
-            or if ``items`` describes other items. Messages name the row, from 1, without the line of the
-            column names.
+        ValueError: If a file has errors; if a column is missing, is there twice, or is named for two things;
+            if an id is missing or a rounded number, or occurs twice in ``items``; if a time is missing,
+            negative, infinite or no time; if nothing is left in the k-core; or if ``items`` describes other
+            items. Messages name the line, or the row, from 1 without the line of the column names.
 
     Example:
         >>> import tempfile
@@ -190,8 +208,8 @@ def _read_metadata(path: Path, what: str, item: str, texts: Mapping[str, str]) -
         path: Path of the table.
         what: What the table contains, in a word for error messages.
         item: Column of item ids.
-        texts: Field of :data:`ITEMS` to its column in the table. A column may be missing if it has the name
-            of its field.
+        texts: Field of :data:`ITEMS` to its column in the table. A column with the name of its field may be
+            missing, or be the column of something else.
 
     Returns:
         Frame with the columns :data:`ITEMS`; ids are unique.
@@ -205,7 +223,12 @@ def _read_metadata(path: Path, what: str, item: str, texts: Mapping[str, str]) -
         raise ValueError(
             f"{path}: rows {first} and {second} both describe the item {repeated[:60]!r}; keep one"
         )
-    present = {field: name for field, name in texts.items() if name in table.columns}
+    taken = {item, *required}
+    present = {
+        field: name
+        for field, name in texts.items()
+        if name in table.columns and not (name == field and name in taken)
+    }
     if not present:
         raise ValueError(f"{path}: no column is called {', '.join(texts)}; without texts leave the file out")
     metadata = pl.DataFrame({"item_id": ids})
@@ -219,9 +242,36 @@ def _ids(path: Path, column: pl.Series) -> pl.Series:
     """Return ids as texts without nulls; raise a ValueError that names the first row without an id."""
     if not _is_scalar(column.dtype):
         raise ValueError(f"{path}: {column.name!r} holds {column.dtype}; ids are texts or numbers")
-    fractional = column.dtype.is_float() or column.dtype.is_decimal()
-    ids = (_whole_numbers(column) if fractional else column).cast(pl.String, strict=False)
-    return _without_nulls(path, column, ids.set(ids.str.strip_chars() == "", None), "an id")
+    _require_exact(path, column)
+    whole = _whole_numbers(column) if column.dtype.is_float() else column
+    ids = whole.cast(pl.String, strict=False)
+    if column.dtype.is_decimal():
+        ids = ids.str.replace(r"\.0*$", "")
+        ids = ids.set(ids.str.contains(".", literal=True), None)
+    ids = _without_nulls(path, column, ids.set(ids.str.strip_chars() == "", None), "an id")
+    for value, count in ids.filter(ids.is_in(MISSING)).value_counts(sort=True).iter_rows():
+        logger.warning(
+            "%s: %r is %r in %d rows. If this means that it is missing, remove these rows: "
+            "they all count as one user or item",
+            *(path, column.name, value, count),
+        )
+    return ids
+
+
+def _require_exact(path: Path, column: pl.Series) -> None:
+    """Raise a ValueError that names the first id that is a rounded number, if there is one."""
+    if column.dtype.is_float():
+        is_rounded = column.is_finite() & (column.abs() >= EXACT[column.dtype.base_type()])
+    elif column.dtype == pl.String:
+        decimals = column.set(~column.str.contains(DECIMAL), None).cast(pl.Float64, strict=False)
+        is_rounded = column.str.contains(ROUNDED) | (decimals.abs() >= EXACT[pl.Float64]).fill_null(False)
+    else:
+        return
+    for row in is_rounded.arg_true().head(1):
+        raise ValueError(
+            f"{path}, row {row + 1}: {column.name!r} is {_cell_text(column.slice(row, 1))!r}, a number that "
+            "was rounded to a float, so that several ids may be one now; write ids as whole numbers or texts"
+        )
 
 
 def _microseconds(path: Path, column: pl.Series) -> pl.Series:

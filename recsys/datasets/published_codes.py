@@ -142,9 +142,12 @@ def _numbers(where: str, rows: pl.DataFrame, levels: int | None, expected: str) 
 def _read_table(path: Path, key: str, columns: Sequence[str]) -> pl.DataFrame:
     """Read a Parquet or CSV file into the columns ``item``, texts, and ``codes``, lists of texts."""
     parts = []
+    no_key = f"{path}: column {key!r} holds codes; name the column of the item IDs with key"
+    if key in columns:
+        raise ValueError(no_key)
     for part in read_columns_in_parts(path, "codes", [key, *columns]):
-        if key in columns or part[key].dtype.is_nested():
-            raise ValueError(f"{path}: column {key!r} holds codes; name the column of the item IDs with key")
+        if part[key].dtype.is_nested():
+            raise ValueError(no_key)
         lists = [_texts(path, part[name]) for name in columns]
         parts.append(part.select(_texts(path, part[key]).alias("item"), pl.concat_list(lists).alias("codes")))
     return pl.concat(parts)
@@ -186,5 +189,5 @@ def _require_none(where: str, items: pl.DataFrame, problem: str) -> None:
     """Raise a ValueError that counts the ``items`` with a problem and names the first three, if any."""
     names = items["item"].unique(maintain_order=True)
     if len(names):
-        first = ", ".join(names.head(3).str.head(60).to_list())
+        first = ", ".join(repr(name)[1:-1] for name in names.head(3).str.head(60))
         raise ValueError(f"{where}: {len(names)} items of the catalogue {problem}; first: {first}")

@@ -111,15 +111,13 @@ def _text_leaves(file: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
 
 
 def _footer_size(footer: pq.FileMetaData, columns: Sequence[str]) -> int:
-    """Return what the columns unpack to by the footer, in bytes; at least 8 for each value."""
-    size = 0
-    for group in range(footer.num_row_groups):
-        row_group = footer.row_group(group)
-        for index in range(row_group.num_columns):
-            chunk = row_group.column(index)
-            if chunk.path_in_schema.partition(".")[0] in columns:
-                size += max(chunk.total_uncompressed_size, _VALUE * chunk.num_values)
-    return size
+    """Return what the row groups unpack to by the footer, in bytes; at least 8 for each value.
+
+    These are the sizes of all columns, because pyarrow ends the process where it looks up a single column in
+    some broken footers.
+    """
+    groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
+    return sum(max(group.total_byte_size, _VALUE * group.num_rows * len(columns)) for group in groups)
 
 
 def _unpacked_size(column: pa.Array) -> int:

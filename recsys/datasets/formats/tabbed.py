@@ -95,6 +95,7 @@ class TabFile:
         if broken.is_empty():
             return block
         line, reason = broken.row(0)
+        reason = repr(reason)[1:-1]  # it may quote control characters of the file
         if not self.skip_bad_lines:
             raise ValueError(f"{self.path}, line {line}: {reason} (skip_bad_lines leaves it out)")
         if not self.skipped:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.datasets.formats.lines import checked_file, excerpt, lines_of, open_unpacked
+from recsys.datasets.formats.delimited import ROWS_AT_A_TIME, ChooseColumns, read_delimited
+from recsys.datasets.formats.json_lines import read_json_lines
+from recsys.datasets.formats.limits import parquet_batches
+from recsys.datasets.formats.lines import checked_file
 from semantic_ids.plugins import nearest_name
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (".parquet", *SEPARATORS, ".jsonl")
-ROWS_AT_A_TIME = 100_000
 
 _READ_ERRORS = (
     *(pl.exceptions.PolarsError, pl.exceptions.PanicException),
@@ -45,16 +47,17 @@ def read_columns_in_parts(
     """Read the named columns of a table, some rows at a time.
 
     The ending of the file name, in capitals or not, decides the format: ``.parquet``, ``.csv``, ``.tsv`` or
-    ``.jsonl``. The last three may be compressed, as ``.csv.gz``, ``.csv.zst`` and so on. CSV and TSV files
-    are UTF-8, have the column names in the first line, and all their cells are read as texts. Arrow
-    dictionaries are read as their values.
+    ``.jsonl``. The last three may be compressed, as ``.csv.gz``, ``.csv.zst`` and so on. They are UTF-8, and
+    their values are read as texts exactly as they are written, see
+    :func:`~recsys.datasets.formats.delimited.read_delimited` and
+    :func:`~recsys.datasets.formats.json_lines.read_json_lines`. Arrow dictionaries are read as their values.
 
     pyarrow reads Parquet files, because polars ends the whole process for some broken files.
 
     Args:
         path: Path of the file.
         what: What the file contains, in a word for error messages, such as ``interactions``.
-        columns: Columns that must exist.
+        columns: Columns that must exist, each once.
         optional: Columns that are read if they exist.
 
     Yields:
@@ -62,8 +65,9 @@ def read_columns_in_parts(
 
     Raises:
         OSError: If the file is missing, is a directory, or may not be read.
-        ValueError: If the file is empty, damaged or not in the format of its ending, or if a column is
-            missing. The message names the file, and the line if one line is wrong.
+        ValueError: If the file is empty, damaged or not in the format of its ending; if a column is missing,
+            or is there twice; or if ``columns`` has one twice. The message names the file, and the line if
+            one line is wrong.
     """
     path = checked_file(path, what)
     ending = Path(path.name.lower().removesuffix(".gz").removesuffix(".zst")).suffix
@@ -73,32 +77,49 @@ def read_columns_in_parts(
             "and so on; this file has another ending"
         )
     _refuse_pointer(path)
+    for name, count in Counter(columns).items():
+        if count > 1:
+            raise ValueError(f"{path}: the column {name!r} is asked for {count} times; name others")
+    choose = partial(_choose_columns, path, columns, optional)
     try:
         if ending == ".parquet":
-            yield from _read_parquet(path, columns, optional)
+            yield from _read_parquet(path, choose)
+        elif ending == ".jsonl":
+            yield from read_json_lines(path, list(dict.fromkeys([*columns, *optional])), choose)
         else:
-            table = _read_json(path) if ending == ".jsonl" else _read_csv(path, SEPARATORS[ending])
-            yield table.select(_choose_columns(path, table.columns, columns, optional))
+            yield from read_delimited(path, SEPARATORS[ending], choose)
     except _READ_ERRORS as error:
-        if ending == ".jsonl":
-            _raise_for_bad_json(path)
-        if ending in SEPARATORS:
-            _raise_for_bad_csv(path, SEPARATORS[ending])
         reason = str(error).strip().partition("\n")[0][:200]
         raise ValueError(
-            f"{path} cannot be read as {ending[1:]} ({reason}); write or download it again"
+            f"{path} cannot be read as {ending[1:]} ({reason!r}); write or download it again"
         ) from error
 
 
-def _read_parquet(path: Path, columns: Collection[str], optional: Collection[str]) -> Iterator[pl.DataFrame]:
+def _read_parquet(path: Path, choose: ChooseColumns) -> Iterator[pl.DataFrame]:
     """Yield the columns of a Parquet file, first a frame without rows, then one frame for each batch."""
-    with pq.ParquetFile(path) as file:
-        chosen = _choose_columns(path, file.schema_arrow.names, columns, optional)
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowNotImplementedError:
+        yield _read_wide_integers(path, choose)
+        return
+    with file:
+        chosen, rows = choose(file.schema_arrow.names), file.metadata.num_rows
         schema = pa.schema([_supported_field(path, file.schema_arrow.field(name)) for name in chosen])
-        yield pl.DataFrame(schema.empty_table())
-        for batch in file.iter_batches(ROWS_AT_A_TIME, columns=chosen):
-            batch.validate(full=True)
-            yield pl.DataFrame(batch.select(chosen).cast(schema))
+    yield pl.DataFrame(schema.empty_table())
+    for batch in parquet_batches(path, chosen, ROWS_AT_A_TIME):
+        rows -= len(batch)
+        yield pl.DataFrame(batch.cast(schema))
+    if rows:
+        raise ValueError(f"{path}: {abs(rows)} rows {'are missing' if rows > 0 else 'too many'}")
+
+
+def _read_wide_integers(path: Path, choose: ChooseColumns) -> pl.DataFrame:
+    """Return the columns of a Parquet file of polars with integers of 128 bits, which only polars knows."""
+    table = pl.read_parquet(path, columns=choose(list(pl.read_parquet_schema(path))), glob=False)
+    rows = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+    if len(table) != rows:
+        raise ValueError(f"{path}: {len(table)} of {rows} rows could be read")
+    return table
 
 
 def _supported_field(path: Path, column: pa.Field) -> pa.Field:
@@ -112,6 +133,10 @@ def _supported_field(path: Path, column: pa.Field) -> pa.Field:
     dtype = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_timestamp(dtype) and dtype.tz is not None:
         dtype = pa.timestamp(dtype.unit, "UTC")
+    if pa.types.is_decimal32(dtype) or pa.types.is_decimal64(dtype):
+        dtype = pa.decimal128(dtype.precision, dtype.scale)
+    if pa.types.is_string_view(dtype):
+        dtype = pa.large_string()
     is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
     if not any(is_supported(dtype.value_type if is_list else dtype) for is_supported in _IS_SUPPORTED):
         raise ValueError(
@@ -120,20 +145,8 @@ def _supported_field(path: Path, column: pa.Field) -> pa.Field:
     return pa.field(column.name, dtype)
 
 
-def _read_csv(path: Path, separator: str) -> pl.DataFrame:
-    """Return all columns of a CSV or TSV file as texts, without blank lines."""
-    table = pl.read_csv(path, infer_schema=False, separator=separator, glob=False)
-    return table.filter(~pl.all_horizontal(pl.all().is_null()))  # a blank line is null in all columns
-
-
-def _read_json(path: Path) -> pl.DataFrame:
-    """Return all columns of a JSON-lines file."""
-    with open_unpacked(path) as file:
-        return pl.read_ndjson(file.read(), infer_schema_length=None)
-
-
 def _choose_columns(
-    path: Path, names: list[str], columns: Collection[str], optional: Collection[str]
+    path: Path, columns: Collection[str], optional: Collection[str], names: list[str]
 ) -> list[str]:
     """Return the required columns and the optional ones that the file has.
 
@@ -142,8 +155,10 @@ def _choose_columns(
     """
     for name in columns:
         if name not in names:
-            known = [name[:40] for name in names[:20]]
-            raise ValueError(f"{path}: no column is called {name!r}. {nearest_name(name, known)}")
+            known = [repr(name[:40])[1:-1] for name in names[:20]]
+            raise ValueError(
+                f"{path}: no column is called {name!r}. {nearest_name(name, known)}{_separator_hint(names)}"
+            )
     chosen = list(dict.fromkeys([*columns, *(name for name in optional if name in names)]))
     for name in chosen:
         if names.count(name) > 1:
@@ -153,6 +168,12 @@ def _choose_columns(
     return chosen
 
 
+def _separator_hint(names: list[str]) -> str:
+    """Return what to do about a file whose cells are separated by something else, if it looks like one."""
+    other = next((sign for sign in ";\t|," if len(names) == 1 and sign in names[0]), None)
+    return f" The file has {other!r} between its columns; .csv has a comma, .tsv a tab." if other else ""
+
+
 def _refuse_pointer(path: Path) -> None:
     """Raise a ValueError if the file is only a git-LFS pointer."""
     with path.open("rb") as file:
@@ -160,34 +181,3 @@ def _refuse_pointer(path: Path) -> None:
             raise ValueError(
                 f"{path} is only a git-LFS pointer to the file; `git lfs pull` fetches the file itself"
             )
-
-
-def _raise_for_bad_csv(path: Path, separator: str) -> None:
-    """Raise a ValueError that names the first broken line of a CSV file, if there is one."""
-    number = 0
-
-    def texts() -> Iterator[str]:
-        nonlocal number
-        for line_number, line in lines_of(path):
-            number = line_number
-            yield line.decode()
-
-    rows = csv.reader(texts(), delimiter=separator, strict=True)
-    try:
-        names = next(rows, [])
-        too_long = next((row for row in rows if len(row) > len(names)), None)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}, line {number}: not CSV in UTF-8: {error}") from error
-    if too_long:
-        raise ValueError(f"{path}, line {number}: {len(too_long)} fields for {len(names)} columns")
-
-
-def _raise_for_bad_json(path: Path) -> None:
-    """Raise a ValueError that names the first line that is no JSON object, if there is one."""
-    for number, line in lines_of(path):
-        try:
-            is_object = isinstance(json.loads(line), dict)
-        except (ValueError, RecursionError):
-            is_object = False
-        if not is_object:
-            raise ValueError(f"{path}, line {number}: not a JSON object: {excerpt(line)}")

@@ -38,7 +38,9 @@ DESCRIBED = [("a", "", "", [], "One, two."), ("b", "A title", "Acme", ["Shop", "
 WRITERS: dict[str, Callable[[pl.DataFrame, Path], Any]] = {
     "parquet": pl.DataFrame.write_parquet,
     "csv": pl.DataFrame.write_csv,
-    "tsv": lambda frame, path: frame.write_csv(path, separator="\t"),
+    "tsv": lambda frame, path: frame.with_columns(
+        pl.col(pl.String).str.replace_all("\n", " ", literal=True)  # cells of TSV have no line breaks
+    ).write_csv(path, separator="\t", quote_style="never"),
     "jsonl": pl.DataFrame.write_ndjson,
     "csv.gz": lambda frame, path: path.write_bytes(gzip.compress(frame.write_csv().encode())),
     "jsonl.gz": lambda frame, path: path.write_bytes(gzip.compress(frame.write_ndjson().encode())),
@@ -109,15 +111,71 @@ IDS = [
     ([1.0, 2.0, 1.0, 1.0], ["1", "2"]),
     ([Decimal("10.00"), Decimal("2.00"), Decimal("2.00"), Decimal("2.00")], ["10", "2"]),
     (pl.Series([2**63 + 1, 5, 5, 5], dtype=pl.UInt64), ["5", "9223372036854775809"]),
+    (pl.Series([2**100, 2**100 + 1, 5, 5], dtype=pl.Int128), [str(2**100), str(2**100 + 1), "5"]),
+    (
+        [Decimal(10**19 + 1), Decimal(10**19 + 2), Decimal(5), Decimal(5)],
+        [str(10**19 + 1), str(10**19 + 2), "5"],
+    ),
+    ([float(2**53 - 1), 0.0, -1.0, 0.0], ["-1", "0", str(2**53 - 1)]),
+    (["9007199254740991.0", "1.5", "1.2.3", "1E5"], ["1.2.3", "1.5", "1E5", "9007199254740991.0"]),
     (["007", " 7", "é", "007"], [" 7", "007", "é"]),
     (pl.Series(["x", "y", "x", "x"], dtype=pl.Categorical), ["x", "y"]),
 ]
 
 
 @pytest.mark.parametrize(("ids", "read"), IDS)
-def test_ids_of_any_type_become_texts(tmp_path: Path, ids: Any, read: list[str]) -> None:
+def test_ids_of_any_type_become_texts_with_all_their_digits(
+    tmp_path: Path, ids: Any, read: list[str]
+) -> None:
     corpus = read_table(table(tmp_path, EVENTS | {"item_id": ids}), k_core=1)
     assert corpus.items["item_id"].to_list() == read
+
+
+ROUNDED = [
+    [1.0, 9007199254740992.0, 2.0, 3.0],
+    [1.0, -1e20, 2.0, 3.0],
+    pl.Series([1, 2**24, 2, 3], dtype=pl.Float32),
+    ["1", "9007199254740992.0", "2", "3"],
+    ["1", "1.2345678901234568e+19", "2", "3"],
+    ["1", "9.007199254740993E15", "2", "3"],  # as Java writes it
+    ["1", "1.23457E+11", "2", "3"],  # as spreadsheets write it
+    ["1", "1e+16", "2", "3"],
+]
+
+
+@pytest.mark.parametrize("ids", ROUNDED)
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_ids_that_were_rounded_to_floats_are_refused(
+    tmp_path: Path, ids: Any, column: str, ending: str
+) -> None:
+    if ending != "parquet" and isinstance(ids, pl.Series):
+        pytest.skip("only Parquet knows short floats")
+    path = table(tmp_path, EVENTS | {column: ids}, ending)
+    with pytest.raises(ValueError, match=rf"row 2: '{column}' is '.*', a number that was rounded to a float"):
+        read_table(path, k_core=1)
+
+
+def test_ids_that_mean_that_something_is_missing_are_said_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = table(tmp_path, EVENTS | {"user_id": ["nan", "nan", "None", "Nan Goldin"]}, "csv")
+    assert read_table(path, k_core=1).statistics()["users"] == 3
+    assert [record.getMessage().partition(". ")[0] for record in caplog.records] == [
+        f"{path}: 'user_id' is 'nan' in 2 rows",
+        f"{path}: 'user_id' is 'None' in 1 rows",
+    ]
+
+
+def test_one_column_cannot_be_two_things(tmp_path: Path) -> None:
+    events, items = table(tmp_path, EVENTS), table(tmp_path, ITEMS, name="items")
+    with pytest.raises(ValueError, match=r"events\.parquet: the column 'item_id' is asked for 2 times"):
+        read_table(events, user="item_id")
+    with pytest.raises(ValueError, match=r"items\.parquet: the column 'brand' is asked for 2 times"):
+        read_table(events, items, title="brand", description="brand", k_core=1)
+    # The column that is named for something else is not the description as well.
+    corpus = read_table(events, items, title="description", k_core=1)
+    assert corpus.items.select("title", "description").row(0) == ("One, two.", "")
 
 
 MAY = 1_714_557_600  # 2024-05-01T10:00:00Z, by date -u -d 2024-05-01T10:00:00Z +%s
@@ -212,7 +270,11 @@ HEADER = "user_id,item_id,timestamp\n"
 BAD_FILES = [
     ("events.csv", f"{HEADER}u,a,1\nu,b,2,3\n", "line 3: 4 fields for 3 columns"),
     ("events.csv", f'{HEADER}u,a,1\n"u,b,2\n', "line 3: not CSV in UTF-8: unexpected end of data"),
-    ("events.csv", f"{HEADER}u,a\n", "row 1: 'timestamp' is missing"),
+    ("events.csv", f"{HEADER}u,a\n", "line 2: 2 fields for 3 columns"),
+    ("events.csv", f"{HEADER}u,a,\n", "row 1: 'timestamp' is missing"),
+    ("events.csv", "user_id,item_id,timestamp,timestamp\nu,a,9,1\n", "2 columns are called 'timestamp'"),
+    ("events.csv", f'{HEADER}u,"5\\" screen",1\n', "line 2: not CSV in UTF-8: text behind the end"),
+    ("events.csv", f"{HEADER}u,a\x1b[2J,\x1b[2J\n", "row 1: 'timestamp' is '\\x1b[2J', not a time"),
     ("events.csv", "user,item_id,timestamp\nu,a,1\n", "no column is called 'user_id'. Did you mean 'user'?"),
     ("events.csv", "user_id;item_id;timestamp\n", "no column is called 'user_id'."),
     ("events.csv", HEADER, "of 0 interactions nothing is left in the 5-core"),

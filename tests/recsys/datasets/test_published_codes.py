@@ -265,3 +265,20 @@ def test_published_codes_of_beauty(
     assert ids.codes[7].tolist() == rows[column][0].to_list()
     three = read_codes(PUBLISHED, item_ids=beauty, key="asin", column=column, levels=3)
     assert len(three.leaves) == distinct_prefixes
+
+
+def test_two_columns_of_codes_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "codes.csv"
+    path.write_text("item_id,code,code\na,0,9\nb,1,8\n")
+    with pytest.raises(ValueError, match=r"codes\.csv: 2 columns are called 'code'"):
+        read_codes(path, item_ids=["a", "b"], column=["code"])
+    path.write_text("item_id,code,fine\na,0,9\nb,1,8\n")
+    with pytest.raises(ValueError, match=r"codes\.csv: the column 'code' is asked for 2 times"):
+        read_codes(path, item_ids=["a", "b"], column=["code", "code"])
+
+
+def test_messages_do_not_obey_control_characters_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "codes.csv"
+    path.write_text("item_id,code\na,0\n\x1b[2J,x\n")
+    with pytest.raises(ValueError, match=r"first: \\x1b\[2J$"):
+        read_codes(path, item_ids=["a", "\x1b[2J"], column=["code"])

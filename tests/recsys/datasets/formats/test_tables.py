@@ -30,12 +30,12 @@ def text(folder: Path, name: str, content: str) -> Path:
 
 
 def test_columns_come_in_the_order_asked_for_and_others_not(tmp_path: Path) -> None:
-    columns = {"a": ["x", None], "b": [1, 2], "c": [True, False]}
+    columns = {"a": ["x", None], "b": ["1", "2"], "c": [True, False]}
     for path in (
         parquet(tmp_path, columns),
         text(tmp_path, "t.jsonl", '{"a": "x", "b": 1, "c": true}\n{"c": false, "b": 2, "a": null}\n'),
     ):
-        assert read_columns(path, "test", ["b", "a"]).rows() == [(1, "x"), (2, None)]
+        assert read_columns(path, "test", ["b", "a"]).rows() == [("1", "x"), ("2", None)]
         assert read_columns(path, "test", ["b"], optional=["z", "a", "b"]).columns == ["b", "a"]
 
 
@@ -53,7 +53,7 @@ def test_json_lines_of_any_name(tmp_path: Path, name: str) -> None:
     path = text(tmp_path, name, '{"a": 1}\n\n{"a": 2, "b": 3}\n')
     if name.endswith(".gz"):
         path.write_bytes(gzip.compress(path.read_bytes()))
-    assert read_columns(path, "test", ["a"]).rows() == [(1,), (2,)]
+    assert read_columns(path, "test", ["a"]).rows() == [("1",), ("2",)]
 
 
 def test_parquet_comes_in_parts(tmp_path: Path) -> None:
@@ -107,6 +107,48 @@ def test_a_column_twice_is_refused_if_it_is_asked_for(tmp_path: Path) -> None:
     assert read_columns(tmp_path / "t.parquet", "test", ["b"]).rows() == [(1,)]
 
 
+@pytest.mark.parametrize(("name", "separator"), [("t.csv", ","), ("t.tsv", "\t")])
+def test_two_headers_of_one_name_are_refused_if_asked_for(tmp_path: Path, name: str, separator: str) -> None:
+    path = text(tmp_path, name, "a,b,a,a_duplicated_0\n1,2,3,4\n".replace(",", separator))
+    with pytest.raises(ValueError, match="2 columns are called 'a'; give each its own name"):
+        read_columns(path, "test", ["a"])
+    assert read_columns(path, "test", ["b", "a_duplicated_0"]).rows() == [("2", "4")]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_a_column_that_is_asked_for_twice_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    frame = pl.DataFrame({"a": [1], "b": [2]})
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[name[2:]](path)
+    with pytest.raises(ValueError, match="the column 'a' is asked for 2 times"):
+        read_columns(path, "test", ["a", "b", "a"])
+    assert len(read_columns(path, "test", ["a"], optional=["a", "b"])) == 1
+
+
+def test_polars_can_have_integers_of_128_bits_in_parquet(tmp_path: Path) -> None:
+    wide = pl.DataFrame({"a": [2**100, 2**100 + 1], "b": ["x", "y"]}, schema_overrides={"a": pl.Int128})
+    wide.write_parquet(tmp_path / "t.parquet")
+    assert read_columns(tmp_path / "t.parquet", "test", ["b", "a"]).rows() == [
+        ("x", 2**100),
+        ("y", 2**100 + 1),
+    ]
+    with pytest.raises(ValueError, match="no column is called 'c'"):
+        read_columns(tmp_path / "t.parquet", "test", ["c"])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([Decimal(12), Decimal(3)], pa.decimal32(5, 0)),
+        pa.array([Decimal(12), Decimal(3)], pa.decimal64(15, 0)),
+        pa.array(["12", "3"], pa.string_view()),
+    ],
+)
+def test_types_of_newer_arrow_versions(tmp_path: Path, column: pa.Array) -> None:
+    read = read_columns(parquet(tmp_path, {"a": column}), "test", ["a"])["a"]
+    assert read.cast(pl.String).to_list() == ["12", "3"]
+
+
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.parquet"])
 def test_a_column_that_is_missing_is_named_in_few_words(tmp_path: Path, name: str) -> None:
     frame = pl.DataFrame({f"{'long' * 50}{place}": ["x"] for place in range(500)})
@@ -127,7 +169,17 @@ BAD_FILES = [
     ("t.csv", "", "is empty; give the test file"),
     ("t.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "`git lfs pull` fetches"),
     ("t.csv", "a,b\n1,2\n1,2,3\n", "line 3: 3 fields for 2 columns"),
-    ("t.csv", 'a,b\n1,"2\n', "line 2: not CSV in UTF-8: unexpected end of data"),
+    ("t.csv", "a,b\n1,2\n\n1\n", "line 4: 1 fields for 2 columns"),
+    ("t.csv", 'a,b\n1,"2"\n"1"\n', "line 3: 1 fields for 2 columns"),
+    ("t.csv", "a,b\n1,2,\n", "line 2: 3 fields for 2 columns"),
+    ("t.csv", "a,b\r1,2\r", "line 1: not CSV in UTF-8: a carriage return within a line"),
+    ("t.csv", "a,b\n1,x\ry\n", "line 2: not CSV in UTF-8: a carriage return within a line"),
+    ("t.csv", "\n\n", "has only blank lines"),
+    ("t.csv", "b;a\n1;2\n", "The file has ';' between its columns"),
+    ("t.tsv", "b,a\n1,2\n", "The file has ',' between its columns"),
+    ("t.tsv", '"a"\t"b"\n1\t2\n', 'no column is called \'a\'. Known: "a", "b".'),
+    ("t.csv", "\x1b[2Jx,y\n1,2\n", "no column is called 'a'. Known: \\x1b[2Jx, y."),
+    ("t.csv", 'a,b\n1,"2\n', "line 2: not CSV in UTF-8: unexpected end of data; a quoted cell"),
     ("t.csv", "a,b\n1,\udcff\n", "line 2: not CSV in UTF-8"),
     ("t.jsonl", '{"a": 1}\n{"a": 1\n', 'line 2: not a JSON object: \'{"a": 1'),
     ("t.jsonl", '{"a": 1}\n' + "[" * 100_000, "line 2: not a JSON object: '[[["),
