@@ -56,9 +56,9 @@ def _missing(results: Results) -> list[str]:
     sentences = []
     if results.unreachable:
         sentences.append(
-            f"Mind: exclude_seen keeps {results.unreachable:,} of the right answers out of all rankings, "
-            "because their users had seen them before. They count as misses, which lowers all scores; do "
-            "without exclude_seen where users come back to items."
+            f"Mind: exclude_seen keeps {results.unreachable:,} of {results.answers:,} right answers out of "
+            "all rankings, because their users had seen them before. They count as misses, which lowers all "
+            "scores; do without exclude_seen where users come back to items."
         )
     if results.failures:
         methods = dict.fromkeys(

@@ -94,6 +94,8 @@ class Cell:
         params: Settings of its stages, possibly nested.
         diagnostics: What the retriever reports about itself, as ``{"search_error_at_10": 0.01}``; numbers or
             texts.
+        answers: Number of answers of the test queries.
+        unreachable: How many of these no ranking can hold, because ``exclude_seen`` leaves them out.
     """
 
     name: CellName
@@ -104,6 +106,8 @@ class Cell:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    answers: int = 0
+    unreachable: int = 0
 
     @property
     def quality(self) -> Mapping[str, float]:

@@ -47,11 +47,13 @@ def read_cell(name: CellName, folders: Mapping[str, Path]) -> Cell:
     manifests = {stage: read_manifest(folder) for stage, folder in folders.items()}
     ids = scores = None
     diagnostics: dict[str, Any] = {}
+    queries: dict[str, int] = {}
     curves: dict[str, list[tuple[int, float]]] = {}
     for stage, folder in folders.items():
         if stage == "score":
             scores = QueryScores.read(folder / "scores.parquet")
             diagnostics = json.loads((folder / "retriever.json").read_text())
+            queries = json.loads((folder / "queries.json").read_text())
             continue
         if stage == "tokenize":
             ids = CellIds(
@@ -70,6 +72,7 @@ def read_cell(name: CellName, folders: Mapping[str, Path]) -> Cell:
         curves=curves,
         params={stage: manifest["config"] for stage, manifest in manifests.items()},
         diagnostics=diagnostics,
+        **queries,
     )
 
 

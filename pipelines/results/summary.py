@@ -82,7 +82,17 @@ def summarise(
     if labels is None:
         labels = {name: name for row in rows for name in row.means}
     return Results(
-        title, dataset, protocol, metric, labels, reference, rows, _tokenizer_rows(cells), list(failures)
+        title,
+        dataset,
+        protocol,
+        metric,
+        labels,
+        reference,
+        rows,
+        _tokenizer_rows(cells),
+        list(failures),
+        unreachable=max(cell.unreachable for cell in cells),  # the same for all cells that were scored
+        answers=max(cell.answers for cell in cells),
     )
 
 

@@ -89,11 +89,13 @@ class _Execution:
         store: Where they keep their folders.
         make: Computes one step.
         computed: Digest of every step so far, to its error if it failed.
+        warned: Whether unreachable answers were told of.
     """
 
     def __init__(self, planned: Plan, store: Store, make: Make) -> None:
         self.planned, self.store, self.make = planned, store, make
         self.computed: dict[str, _StepFailedError | None] = {}
+        self.warned = False
 
     def run(self) -> str:
         """Compute all steps, and return the folder of the report."""
@@ -156,7 +158,18 @@ class _Execution:
             folders = {step.stage: self.store.checked_folder(step) for step in planned.steps}
             cells.append((planned, read_cell(planned.name, folders)))
             logbook.log(cells[-1][1])
+            self._warn_of_unreachable(cells[-1][1])
         return cells, failures
+
+    def _warn_of_unreachable(self, cell: Cell) -> None:
+        """Say once, as soon as a cell is scored, that the protocol makes answers unreachable."""
+        if cell.unreachable and not self.warned:
+            self.warned = True
+            ERR.print(
+                f"  exclude_seen leaves out {cell.unreachable:,} of {cell.answers:,} test answers, which are "
+                "in the history of their own user: every method misses them",
+                style="yellow",
+            )
 
     def _report(self, cells: Sequence[tuple[CellPlan, Cell]], failures: Sequence[Failure]) -> Path:
         """Write the report on the cells that have results, and return its folder."""

@@ -24,6 +24,7 @@ from pipelines.results.reading import read_cells, read_dataset, write_results
 from pipelines.results.summary import summarise
 from pipelines.run.progress import CONSOLE, MetricLogger, progress
 from recsys.evaluation.metrics import per_query_scores
+from recsys.evaluation.reachability import seen_targets
 from recsys.evaluation.scores import QueryScores, evaluation_set_digest
 from recsys.examples import Examples
 from recsys.retrievers.base import Retriever
@@ -232,6 +233,8 @@ def fit(config: Config, inputs: Inputs, out: Path) -> None:
 def score(config: Config, inputs: Inputs, out: Path) -> None:
     """Rank for the test examples, and write ``scores.parquet``, a row per query, and diagnostics.
 
+    ``queries.json`` counts the answers, and those that ``exclude_seen`` keeps out of all rankings.
+
     Args:
         config: Metrics, cutoffs, ``exclude_seen`` and ``relevant_gain``.
         inputs: ``corpus``, ``retriever``, and ``embeddings`` of queries with texts.
@@ -253,6 +256,9 @@ def score(config: Config, inputs: Inputs, out: Path) -> None:
     )
     digest = evaluation_set_digest(test, corpus["item_ids_digest"], config["exclude_seen"], relevant)
     QueryScores(test.query_ids, scores, digest).write(out / "scores.parquet")
+    seen = seen_targets(test, relevant)
+    queries = {"answers": seen.all_targets, "unreachable": seen.targets if config["exclude_seen"] else 0}
+    (out / "queries.json").write_text(json.dumps(queries) + "\n")
     diagnostics = retriever.diagnostics(test, width)
     (out / "retriever.json").write_text(json.dumps(diagnostics, indent=2) + "\n")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
+# Not used here: plug-ins import them from where they were in version 0.1.0.
+from recsys.datasets.interactions import interactions_of, item_ids_of  # noqa: F401
 from recsys.examples import SPLITS
 
 ITEMS = {

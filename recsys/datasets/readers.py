@@ -29,6 +29,8 @@ def reader(*, search: bool) -> Callable[[AnyReader], AnyReader]: ...
 def reader(function: AnyReader | None = None, *, search: bool = False) -> Any:
     """Mark a function as a reader, so that a benchmark may call it.
 
+    A function with the annotation ``-> Corpus`` is a reader without it, one of a corpus without queries.
+
     Args:
         function: The function to mark, where the decorator is used without arguments.
         search: Whether the corpus holds queries to answer. If not, the task is to predict the next item.
@@ -50,17 +52,23 @@ def reader(function: AnyReader | None = None, *, search: bool = False) -> Any:
 
 def is_search(read: Reader) -> bool:
     """Return whether a reader's corpus holds queries to answer."""
-    return bool(getattr(read, _MARK))
+    return bool(getattr(read, _MARK, False))
 
 
 def _accept(plugin: Any) -> Reader:
-    """Return the object that a name leads to, or raise a ValueError if it is no marked reader."""
-    if not callable(plugin) or not hasattr(plugin, _MARK):
+    """Return the object that a name leads to, or raise a ValueError if it does not call itself a reader."""
+    if not callable(plugin) or not (hasattr(plugin, _MARK) or _returns_corpus(plugin)):
         raise ValueError(
             "it is not marked as a reader; write @reader, from recsys.datasets.readers, above the function"
         )
-    marked: Reader = plugin
-    return marked
+    accepted: Reader = plugin
+    return accepted
+
+
+def _returns_corpus(function: Callable[..., Any]) -> bool:
+    """Return whether a function says that it returns a corpus, which is as good as the mark."""
+    returned = getattr(function, "__annotations__", {}).get("return")
+    return getattr(returned, "__name__", str(returned)).rpartition(".")[2] == "Corpus"
 
 
 READERS: Registry[Reader] = Registry(

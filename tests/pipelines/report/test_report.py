@@ -521,9 +521,9 @@ def test_cells_that_failed_are_rows_with_their_reasons() -> None:
 
 
 def test_answers_that_no_ranking_can_hold_are_counted_in_a_warning() -> None:
-    what = replace(results(row("rq-vae", 0.03)), unreachable=1083)
+    what = replace(results(row("rq-vae", 0.03)), unreachable=1083, answers=2000)
     (warning,) = [sentence for sentence in verdicts(what) if sentence.startswith("Mind: ")]
-    assert "exclude_seen keeps 1,083 of the right answers out of all rankings" in warning
+    assert "exclude_seen keeps 1,083 of 2,000 right answers out of all rankings" in warning
     assert warning in Page(html_report(what)).text
     assert warning.split()[-3:] == shown(what, 80).split()[-3:]
     assert "exclude_seen" not in " ".join(verdicts(replace(what, unreachable=0)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.datasets.readers import read_corpus
+from recsys.datasets.readers import READERS, is_search, read_corpus
 
 READER = """
 from pathlib import Path
@@ -52,3 +52,21 @@ def test_a_pipe_in_place_of_a_file_is_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="pipe is a pipe or a device; give the sequences as a file"):
         read_corpus("sequences", sequences=tmp_path / "pipe")
+
+
+def test_a_function_that_says_it_returns_a_corpus_is_a_reader_and_no_other_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logreader.py").write_text(
+        "from recsys.datasets.corpus import Corpus, interactions_of, item_ids_of\n"
+        "def read_log(log) -> Corpus: ...\n"
+        "def read_quoted(log) -> 'Corpus': ...\n"
+        "def read_untold(log): ...\n"
+        "def run(log) -> 'CorpusRunner': ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("read_log", "read_quoted"):
+        assert not is_search(READERS.load(f"logreader:{name}"))
+    for name in ("logreader:read_untold", "logreader:run", "os:system"):
+        with pytest.raises(ValueError, match="not marked as a reader; write @reader"):
+            READERS.load(name)
