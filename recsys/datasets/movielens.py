@@ -14,6 +14,7 @@ from typing import NamedTuple
 import polars as pl
 
 from recsys.datasets.corpus import EVENTS, ITEMS, Corpus, check_metadata, count_undescribed, items_of
+from recsys.datasets.formats.blocks import blocks_of
 from recsys.datasets.formats.lines import LAST_SECOND, checked_file, decoded, excerpt, lines_of, parsed
 from recsys.datasets.interactions import check_core, interactions_of, item_ids_of
 from recsys.datasets.readers import reader
@@ -192,28 +193,34 @@ def _read_ratings(path: Path, release: _Release, skip_bad_lines: bool) -> tuple[
 
 def _read_valid_ratings(path: Path, release: _Release) -> pl.DataFrame:
     """Return the ratings of a file without broken lines; for other files raise any error, without details."""
+    parts = [pl.DataFrame(schema=RATINGS)]
+    for number, block in blocks_of(path):
+        lines = block.partition(b"\n")[2] if number == 1 and release.has_header else block
+        if lines:
+            parts.append(_read_valid_lines(lines, release))
+    return pl.concat(parts)
+
+
+def _read_valid_lines(lines: bytes, release: _Release) -> pl.DataFrame:
+    """Return the ratings of lines without broken ones; for other lines raise any error, without details."""
     columns: dict[str, object] = {}
     for name, dtype in RATINGS.items():
         columns[name] = dtype
         if release.separator == "::" and name != "timestamp":  # polars knows separators of one byte only
             columns[f"nothing after {name}"] = pl.String
     table = pl.read_csv(
-        path,
-        separator=release.separator[0],
-        has_header=False,
-        skip_rows=int(release.has_header),
-        schema=columns,
-        quote_char=None,
-        glob=False,
+        lines, separator=release.separator[0], has_header=False, schema=columns, quote_char=None
     )
     rated = table.select(list(RATINGS))
     between = table.drop(list(RATINGS))
+    if len(table) != lines.count(b"\n") + (not lines.endswith(b"\n")):
+        raise ValueError("not every line is a row")
     if rated.null_count().sum_horizontal().item() or any(
         column.null_count() < len(table) for column in between
     ):
-        raise ValueError(f"{path}: a line has too few fields")
+        raise ValueError("a line has too few fields")
     if not _in_range(rated):
-        raise ValueError(f"{path}: a number is out of range")
+        raise ValueError("a number is out of range")
     return rated
 
 
