@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -17,6 +17,9 @@ from pipelines.paths import user_path
 from pipelines.redaction import redacted
 from pipelines.screen import ERR, OUT, survive_any_terminal, words
 from pipelines.signals import EndingOnSignals
+
+if TYPE_CHECKING:
+    from pipelines.report.overview import Overview
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,18 +53,28 @@ def run(
     PREFECT_API_URL is set, that Prefect server shows the run.
     """
     SIGNALS.advice = "the same command goes on where this one was"
+    from pipelines.run.finished import Memory  # noqa: PLC0415
+    from pipelines.run.servers import check_prefect, reach_this_machine_directly  # noqa: PLC0415
+
+    settings = [*(settings or []), *(["data.skip_bad_lines=true"] if skip_bad_lines else [])]
+    memory = Memory(config, settings)
+    if finished := memory.recall():
+        OUT.print(f"Nothing to do: all {finished.steps} steps of {finished.name} were done before.")
+        _show(finished.overview, finished.report, finished.workspace)
+        return
+    reach_this_machine_directly()
+    if api := os.environ.get("PREFECT_API_URL"):
+        check_prefect(api)
+
     from pipelines.config.loading import load_config  # noqa: PLC0415
     from pipelines.report.console import console_report  # noqa: PLC0415
     from pipelines.results.reading import read_results  # noqa: PLC0415
     from pipelines.run.execution import IncompleteError, execute, is_complete  # noqa: PLC0415
     from pipelines.run.plan import plan  # noqa: PLC0415
-    from pipelines.run.servers import check_prefect, reach_this_machine_directly  # noqa: PLC0415
     from pipelines.run.store import Store  # noqa: PLC0415
-    from pipelines.tracking.database import embedded_uri  # noqa: PLC0415
 
-    reach_this_machine_directly()
-    settings = [*(settings or []), *(["data.skip_bad_lines=true"] if skip_bad_lines else [])]
     chosen = load_config(config, settings)
+    memory.look_at_raw_files(chosen)
     planned, store = plan(chosen), Store(chosen.workspace / "stages")
     is_done = [store.done(step) for step in planned.steps()]
     todo, done = is_done.count(False), is_done.count(True)
@@ -75,8 +88,7 @@ def run(
         started = time.monotonic()
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         try:
-            if api := os.environ.get("PREFECT_API_URL"):
-                check_prefect(api)
+            if api:
                 # An error is printed once, at the end, and not with every attempt.
                 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
                 from pipelines.run.flows import flow_of  # noqa: PLC0415 — starts slowly
@@ -88,13 +100,23 @@ def run(
             report, problem = incomplete.report, str(incomplete)
         OUT.print(f"Done in {time.monotonic() - started:.0f} s.")
 
-    OUT.print(console_report(read_results(report)).drawn())
-    where = chosen.tracking_uri or embedded_uri(chosen.workspace)
+    overview = console_report(read_results(report))
+    _show(overview, report, chosen.workspace, chosen.tracking_uri)
+    if problem:
+        ERR.print(words(("Error: ", "bold red"), problem), soft_wrap=True)
+        raise typer.Exit(1)
+    memory.remember(planned, store, overview)
+
+
+def _show(overview: Overview, report: Path, workspace: Path, tracking_uri: str = "") -> None:
+    """Print the tables and verdicts of a benchmark, and where there is more."""
+    from pipelines.tracking.database import embedded_uri  # noqa: PLC0415
+
+    OUT.print(overview.drawn())
     OUT.print("\nLook next:", style="bold")
     OUT.print(f"  {shlex.quote(str(report / 'report.html'))}", soft_wrap=True)
+    where = tracking_uri or embedded_uri(workspace)
     OUT.print(f"  mlflow ui --backend-store-uri {shlex.quote(where)}", soft_wrap=True)
-    if problem:
-        raise RuntimeError(problem)
 
 
 @app.command()
