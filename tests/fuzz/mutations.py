@@ -166,9 +166,23 @@ def _reseparate(line: bytes, rng: Random, _: list[bytes]) -> bytes:
     return line.replace(old, new)
 
 
+def _repeat_key(line: bytes, rng: Random, lines: list[bytes]) -> bytes:
+    """Give a JSON object a key a second time, with a value from elsewhere."""
+    keys = re.findall(rb'"\w+":', line)
+    if not keys or b"{" not in line:
+        return _duplicate(line, rng, lines)
+    value = rng.choice((b"null", b"7", b'"other"', b"[]", rng.choice(HOSTILE)))
+    first, rest = line[: line.index(b"{") + 1], line[line.index(b"{") + 1 :]
+    again = rng.choice(keys) + b" " + value
+    if rng.random() < 0.5:
+        return first + again + b", " + rest
+    body, end = rest.rsplit(b"}", 1) if b"}" in rest else (rest, b"")
+    return first + body + b", " + again + b"}" + end
+
+
 LINE_MUTATIONS: tuple[Callable[[bytes, Random, list[bytes]], bytes], ...] = (
     *(_flip, _delete, _insert, _insert, _replace_token, _replace_token, _replace_token, _replace_line),
-    *(_duplicate, _swap, _join, _cut_line, _reencode, _reseparate),
+    *(_duplicate, _swap, _join, _cut_line, _reencode, _reseparate, _repeat_key),
 )
 
 
