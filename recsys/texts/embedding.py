@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys.texts.encoder import TEXT_ENCODERS, OnProgress, TextEncoder
+from recsys.texts.encoder import TEXT_ENCODERS, OnProgress, TextEncoder, check_vectors
 from semantic_ids.types import Floats
 
 
@@ -79,34 +79,33 @@ def embed_texts(
             f"the texts are term ids: numbers, not words, and the encoder {encoder!r} has never seen what "
             "they stand for; use the encoder lsa (text.encoder=lsa), which learns from these very texts"
         )
-    items, asked = chosen.embed(texts, queries, shards, on_progress)
-    _check(encoder, items, len(texts), "items")
-    _check(encoder, asked, len(queries), "queries")
-    if queries and items.shape[1] != asked.shape[1]:
+    pair = chosen.embed(texts, queries, shards, on_progress)
+    if not isinstance(pair, tuple) or len(pair) != 2:
         raise ValueError(
-            f"text encoder {encoder!r} gives items {items.shape[1]} numbers and queries {asked.shape[1]}"
+            f"text encoder {encoder!r} must return the vectors of items and of queries from embed, "
+            f"not a {type(pair).__name__}"
         )
-    return _unit(items), _unit(asked)
-
-
-def _check(encoder: str, vectors: Floats, count: int, what: str) -> None:
-    """Refuse vectors that are not one finite row per text."""
-    shape = np.shape(vectors)
-    if len(shape) != 2 or shape[0] != count:
+    items = _unit_vectors(encoder, pair[0], texts, "items")
+    if not queries:
+        return items, items[:0]
+    query_vectors = _unit_vectors(encoder, pair[1], queries, "queries")
+    if items.shape[1] != query_vectors.shape[1]:
         raise ValueError(
-            f"text encoder {encoder!r} returned an array of shape {shape} for {count} texts of {what}"
+            f"text encoder {encoder!r} gives items {items.shape[1]} numbers and queries "
+            f"{query_vectors.shape[1]}"
         )
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"text encoder {encoder!r} returned NaN or infinite numbers for {len(bad)} texts of {what}, "
-            f"the first of them number {bad[0]}, counted from 0"
-        )
+    return items, query_vectors
 
 
-def _unit(vectors: Floats) -> Floats:
-    """Scale every row to length 1; rows of zeros stay."""
-    from sklearn.preprocessing import normalize  # noqa: PLC0415 — imports slowly
-
-    unit: Floats = normalize(vectors, copy=False).astype(np.float32, copy=False) if len(vectors) else vectors
+def _unit_vectors(encoder: str, vectors: Any, texts: Sequence[str], what: str) -> Floats:
+    """Check what an encoder returned, and scale every row to length 1, float32; rows of zeros stay."""
+    checked = check_vectors(encoder, vectors, texts, what)
+    kind = np.float64 if checked.dtype.kind in "iu" else np.promote_types(checked.dtype, np.float32)
+    rows = checked.astype(kind, copy=not checked.flags.writeable)
+    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    extreme = (largest > 1e6) | ((largest > 0) & (largest < 1e-6))  # their squares may be infinite or 0
+    rows[extreme] /= largest[extreme, None]
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    rows /= np.where(lengths > 0, lengths, 1)[:, None]
+    unit: Floats = rows.astype(np.float32, copy=False)
     return unit

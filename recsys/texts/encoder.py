@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from semantic_ids.plugins import Registry, subclass_of
-from semantic_ids.types import Floats
+from semantic_ids.types import Floats, Ints
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of texts done and the number of all texts to do."""
@@ -49,12 +51,52 @@ class TextEncoder(ABC):
             on_progress: Called while texts are being encoded.
 
         Returns:
-            ``(N, D)`` and ``(T, D)``.
+            ``(N, D)`` and ``(T, D)``. The second is not used if there are no queries.
         """
         items = self.encode(texts)
-        asked = self.encode_queries(queries) if queries else items[:0]
+        asked = self.encode_queries(queries) if queries else np.empty((0, 0), dtype=np.float32)
         on_progress(len(texts) + len(queries), len(texts) + len(queries))
         return items, asked
+
+
+def check_vectors(
+    encoder: str, vectors: Any, texts: Sequence[str], what: str, numbers: Ints | None = None
+) -> Floats:
+    """Return what an encoder made of some texts, after checking that it is one finite vector for each.
+
+    Args:
+        encoder: Name of the encoder, for messages.
+        vectors: What it returned.
+        texts: The N texts.
+        what: What the texts are, for messages, such as ``items``.
+        numbers: ``(N,)`` the place of each text among all; by default 0, 1, 2 and so on.
+
+    Returns:
+        Array ``(N, D)`` of numbers, D at least 1.
+
+    Raises:
+        ValueError: If ``vectors`` is something else, or holds NaN or infinite numbers. The message names the
+            encoder, and the first text with such numbers.
+    """
+    try:
+        array = np.asarray(vectors)
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of several lengths, tensors of a GPU
+        raise ValueError(
+            f"text encoder {encoder!r} returned no NumPy array for the {what}: {error}"
+        ) from error
+    if array.dtype.kind not in "fiu" or array.ndim != 2 or len(array) != len(texts) or not array.shape[1]:
+        raise ValueError(
+            f"text encoder {encoder!r} returned an array of shape {array.shape} and type {array.dtype} for "
+            f"{len(texts)} texts of {what}, not one vector of numbers for each"
+        )
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        number = bad[0] if numbers is None else numbers[bad[0]]
+        raise ValueError(
+            f"text encoder {encoder!r} returned NaN or infinite numbers for {len(bad)} texts of {what}, "
+            f"the first of them number {number}, counted from 0: {texts[bad[0]][:60]!r}"
+        )
+    return array
 
 
 TEXT_ENCODERS: Registry[type[TextEncoder]] = Registry(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from recsys.texts.encoder import OnProgress, TextEncoder
-from recsys.texts.shards import ShardFolder, split_into_shards
+from recsys.texts.encoder import OnProgress, TextEncoder, check_vectors
+from recsys.texts.shards import Shard, ShardFolder, split_into_shards
 from semantic_ids.randomness import default_device
 from semantic_ids.types import Floats
 
@@ -38,11 +38,36 @@ class SentenceEncoder(TextEncoder):
         devices: Devices to use, such as ``["cuda:0", "cuda:1"]``; :func:`all_devices` if not given. With
             several, each has a process of its own if there is a shard for it. These processes outlive this
             one if it is killed (not if it is interrupted) and must then be ended by hand.
+        trust_remote_code: Whether to run Python code that comes with the model. Some models on the hub need
+            it. The code can do everything that you can do, so read it first, and give its ``revision``.
+        revision: Branch, tag or commit of the model on the hub; by default its newest version.
+        prompts: Texts to put before others, by ``query`` and ``document``; by default those of the model.
+        truncate_dim: Number of leading dimensions to keep; by default all.
+        model_kwargs: Other arguments of transformers' ``from_pretrained``, such as
+            ``{"torch_dtype": "bfloat16"}``.
     """
 
-    def __init__(self, name: str, *, batch_size: int = 64, devices: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        batch_size: int = 64,
+        devices: Sequence[str] | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        prompts: dict[str, str] | None = None,
+        truncate_dim: int | None = None,
+        model_kwargs: dict[str, Any] | None = None,
+    ) -> None:
         self.name, self.batch_size = name, batch_size
         self.devices = devices or all_devices(torch.cuda.device_count(), launched="LOCAL_RANK" in os.environ)
+        self.options = {
+            "trust_remote_code": trust_remote_code,
+            "revision": revision,
+            "prompts": prompts,
+            "truncate_dim": truncate_dim,
+            "model_kwargs": model_kwargs,
+        }
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Return the vectors of some texts of items."""
@@ -61,42 +86,52 @@ class SentenceEncoder(TextEncoder):
         of an earlier call do not count.
 
         Raises:
-            ValueError: If the model cannot be loaded, or if a shard is damaged.
+            ValueError: If the model cannot be loaded, or does not return one finite vector for each text.
         """
-        model = _load(self.folder(), self.name, self.devices[0])
+        model = _load(self.folder(), self.name, self.devices[0], self.options)
         embeddings = np.empty((len(texts) + len(queries), _width(model)), dtype=np.float32)
         size = max(1, SHARD_TEXTS // self.batch_size) * self.batch_size
-        finished = ShardFolder(shards, _digest(model, self.batch_size)) if shards else None
+        identity = [self.batch_size, self.options]
+        finished = ShardFolder(shards, _digest(model, identity)) if shards else None
         todo = []
         for shard in (
             *split_into_shards(texts, size, first_row=0, are_queries=False),
             *split_into_shards(queries, size, first_row=len(texts), are_queries=True),
         ):
-            if finished and finished.has(shard):
-                embeddings[shard.rows] = finished.read(shard)
-            else:
+            vectors = finished.read(shard) if finished else None
+            if vectors is None:
                 todo.append(shard)
+            else:
+                embeddings[shard.rows] = vectors
         done, total = 0, sum(len(shard.rows) for shard in todo)
         with _worker_pool(model, self.devices[: len(todo)]) as pool:
             at_once = size if pool else self.batch_size
             for shard in todo:
-                encode = model.encode_query if shard.are_queries else model.encode_document
                 for start in range(0, len(shard.rows), at_once):
-                    rows = shard.rows[start : start + at_once]
-                    embeddings[rows] = encode(
-                        shard.texts[start : start + at_once],
-                        batch_size=self.batch_size,
-                        pool=pool,
-                        chunk_size=self.batch_size,
-                        show_progress_bar=False,
-                    )
-                    done += len(rows)
+                    part = slice(start, start + at_once)
+                    embeddings[shard.rows[part]] = self._encoded(model, shard, part, pool)
+                    done += len(shard.rows[part])
                     on_progress(done, total)
                 if finished:
                     finished.write(shard, embeddings[shard.rows])
         if finished:
             finished.remove()
         return embeddings[: len(texts)], embeddings[len(texts) :]
+
+    def _encoded(
+        self, model: SentenceTransformer, shard: Shard, part: slice, pool: dict[str, Any] | None
+    ) -> Floats:
+        """Return the vectors of a part of a shard, checked."""
+        encode = model.encode_query if shard.are_queries else model.encode_document
+        what, texts = "queries" if shard.are_queries else "items", shard.texts[part]
+        settings = {"batch_size": self.batch_size, "chunk_size": self.batch_size, "show_progress_bar": False}
+        try:
+            vectors = encode(texts, pool=pool, **settings)
+        except IndexError as error:
+            raise ValueError(
+                f"text encoder {self.name!r} returned fewer vectors than its {len(texts)} texts of {what}"
+            ) from error
+        return check_vectors(self.name, vectors, texts, what, shard.numbers[part])
 
     def folder(self) -> str:
         """Return the folder or the name on the hub that the model is loaded from."""
@@ -162,42 +197,46 @@ def _worker_pool(model: SentenceTransformer, devices: Sequence[str]) -> Iterator
 
 def _width(model: SentenceTransformer) -> int:
     """Return the width of the model's vectors."""
-    width: int = model.get_embedding_dimension()
-    return width
+    width: int | None = model.get_embedding_dimension()
+    return width or len(model.encode_document("a text"))
 
 
-def _digest(model: SentenceTransformer, batch_size: int) -> str:
-    """Return a digest of weights, modules and prompts, because what a name stands for may change."""
-    identity = [repr(model), model.max_seq_length, model.prompts, batch_size]
-    sha = hashlib.sha256(json.dumps(identity).encode())
+def _digest(model: SentenceTransformer, settings: list[Any]) -> str:
+    """Return a digest of weights, modules, prompts and settings, as what a name stands for may change."""
+    identity = [repr(model), model.max_seq_length, model.prompts, *settings]
+    sha = hashlib.sha256(json.dumps(identity, default=str).encode())
     for name, weight in model.state_dict().items():
         sha.update(name.encode())
         sha.update(weight.cpu().reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
 
 
-def _load(folder: str, name: str, device: str) -> SentenceTransformer:
+def _load(folder: str, name: str, device: str, options: dict[str, Any]) -> SentenceTransformer:
     """Return the model in a local folder, from the local cache, or from the hub, in this order."""
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 — takes seconds to import
 
     try:
         try:
-            return SentenceTransformer(folder, device=device, local_files_only=True)
+            return SentenceTransformer(folder, device=device, local_files_only=True, **options)
         except OSError:
             if Path(folder).is_dir():
                 raise
-            _require_on_hub(folder)
-            return SentenceTransformer(folder, device=device)
+            _require_on_hub(folder, options["revision"])
+            return SentenceTransformer(folder, device=device, **options)
     except Exception as error:  # errors of hub, network and file formats share no base class
-        raise ValueError(
-            f"cannot load the sentence encoder {name!r}: {error}\n"
-            "Give the path of a folder that holds one, the name of one on a hub that this machine reaches, "
-            "or one of the encoders that need no hub: minilm, lsa."
-        ) from error
+        needs_trust = "trust_remote_code" in str(error) and not options["trust_remote_code"]
+        advice = (
+            "The model brings Python code of its own. If you have read it and trust it, let it run with "
+            "text.params.trust_remote_code=true, and name its commit with text.params.revision."
+            if needs_trust
+            else "Give the path of a folder that holds one, the name of one on a hub that this machine "
+            "reaches, or one of the encoders that need no hub: minilm, lsa."
+        )
+        raise ValueError(f"cannot load the sentence encoder {name!r}: {error}\n{advice}") from error
 
 
-def _require_on_hub(name: str) -> None:
+def _require_on_hub(name: str, revision: str | None) -> None:
     """Raise at once if hub or model are out of reach; loading would retry for over a minute."""
     from huggingface_hub import HfApi  # noqa: PLC0415 — imports slowly
 
-    HfApi().model_info(name, timeout=10)
+    HfApi().model_info(name, revision=revision, timeout=10)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +17,13 @@ import numpy as np
 from semantic_ids.files import atomic_write
 from semantic_ids.types import Floats, Ints
 
+_DIGEST_SIZE = hashlib.sha256().digest_size
+
+_ABANDONED = 3600.0
+"""Age in seconds from which on an unfinished file is one that a killed process left."""
+
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -20,11 +31,13 @@ class Shard:
 
     Attributes:
         rows: ``(S,)`` their rows among all vectors.
+        numbers: ``(S,)`` their places among all texts of their kind.
         texts: The S texts.
         are_queries: Whether they are texts of queries, not of items.
     """
 
     rows: Ints
+    numbers: Ints
     texts: list[str]
     are_queries: bool
 
@@ -39,13 +52,16 @@ def split_into_shards(
     """
     order = np.argsort([-len(text) for text in texts], kind="stable")
     for start in range(0, len(texts), size):
-        rows = order[start : start + size]
-        yield Shard(first_row + rows, [texts[row] for row in rows], are_queries)
+        numbers = order[start : start + size]
+        yield Shard(first_row + numbers, numbers, [texts[number] for number in numbers], are_queries)
 
 
 @dataclass(frozen=True)
 class ShardFolder:
     """Files of finished shards, each named by a digest of everything that determines its vectors.
+
+    A file ends in a digest of its own content, so that damage is noticed. Several processes may use one
+    folder; at worst they do the same work.
 
     Attributes:
         folder: Where the files are.
@@ -55,35 +71,44 @@ class ShardFolder:
     folder: Path
     encoder: str
 
-    def has(self, shard: Shard) -> bool:
-        """Return whether the shard is finished."""
-        return self._path(shard).exists()
+    def read(self, shard: Shard) -> Floats | None:
+        """Return the vectors ``(S, D)`` of a finished shard; None if there are none, or if they are damaged.
 
-    def read(self, shard: Shard) -> Floats:
-        """Return the vectors of a finished shard.
-
-        Raises:
-            ValueError: If the file is damaged. The message says to remove it.
+        A damaged file is removed, with a warning.
         """
         path = self._path(shard)
         try:
-            vectors: Floats = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}); remove it, and its texts are embedded again"
-            ) from error
-        return vectors
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        array, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
+        if hashlib.sha256(array).digest() == digest:
+            vectors: Floats = np.load(io.BytesIO(array), allow_pickle=False)
+            return vectors
+        logger.warning("%s is damaged; its %d texts are embedded again", path, len(shard.texts))
+        path.unlink(missing_ok=True)
+        return None
 
     def write(self, shard: Shard, vectors: Floats) -> None:
         """Keep the vectors of a finished shard."""
-        with atomic_write(self._path(shard)) as partial, partial.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
+        file = io.BytesIO()
+        np.save(file, vectors, allow_pickle=False)
+        array = file.getvalue()
+        with atomic_write(self._path(shard)) as partial:
+            partial.write_bytes(array + hashlib.sha256(array).digest())
 
     def remove(self) -> None:
-        """Remove all shards, and the folder if nothing else is in it."""
-        for path in self.folder.glob("shard-*.npy*"):
-            path.unlink()
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
+        """Remove all shards and what killed processes left of some, and the folder if it is empty then.
+
+        Files that another process may be writing stay.
+        """
+        for path in self.folder.glob("shard-*.npy"):
+            path.unlink(missing_ok=True)
+        for path in self.folder.glob("shard-*.partial"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    path.unlink()
+        with suppress(OSError):  # another process has removed it or has a file there
             self.folder.rmdir()
 
     def _path(self, shard: Shard) -> Path:

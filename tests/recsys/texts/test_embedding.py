@@ -1,4 +1,8 @@
 import importlib.util
+import json
+import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,6 +184,72 @@ def test_a_sentence_encoder_has_its_prompts(tmp_path: Path, tiny_encoder: str) -
     np.testing.assert_allclose(np.vstack([embeddings, queries]), expected, atol=1e-6)
 
 
+def test_options_of_a_sentence_encoder(tmp_path: Path, tiny_encoder: str) -> None:
+    short, _ = embed_texts(TEXTS, tiny_encoder, truncate_dim=4)
+    whole, _ = embed_texts(TEXTS, tiny_encoder)
+    first = whole[:, :4] / np.linalg.norm(whole[:, :4], axis=1, keepdims=True)
+    np.testing.assert_allclose(short, first, atol=1e-5)
+    prompts = {"query": "red ", "document": "green "}
+    items, queries = embed_texts(["tent"], tiny_encoder, queries=["tent"], prompts=prompts)
+    expected, _ = embed_texts(["green tent", "red tent"], tiny_encoder)
+    np.testing.assert_allclose(np.vstack([items, queries]), expected, atol=1e-6)
+    halves, _ = embed_texts(TEXTS, tiny_encoder, model_kwargs={"torch_dtype": "bfloat16"})
+    assert 0 < np.abs(halves - whole).max() < 0.1
+
+
+def save_with_code(folder: Path, tiny_encoder: str, body: str) -> str:
+    """An encoder whose last module is Python code in its folder."""
+    shutil.copytree(tiny_encoder, folder)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.append({"idx": len(modules), "name": "last", "path": "", "type": "last_module.Last"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "last_module.py").write_text(
+        "import torch\n"
+        "class Last(torch.nn.Module):\n"
+        "    @classmethod\n"
+        "    def load(cls, *args, **kwargs):\n"
+        "        return cls()\n"
+        "    def forward(self, features):\n"
+        "        vectors = features['sentence_embedding']\n"
+        f"        {body}\n"
+        "        return features\n"
+    )
+    return str(folder)
+
+
+def test_code_of_a_model_runs_only_if_it_is_trusted(tmp_path: Path, tiny_encoder: str) -> None:
+    negative = save_with_code(
+        tmp_path / "negative", tiny_encoder, "features['sentence_embedding'] = -vectors"
+    )
+    with pytest.raises(
+        ValueError, match=r"text\.params\.trust_remote_code=true(.|\n)*text\.params\.revision"
+    ):
+        embed_texts(TEXTS, negative)
+    expected, _ = embed_texts(TEXTS, tiny_encoder)
+    trusted, _ = embed_texts(TEXTS, negative, trust_remote_code=True)
+    np.testing.assert_allclose(trusted, -expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("vectors[:, 1] = float('nan')", "returned NaN or infinite numbers for 1 texts of items, .* 'tent"),
+        (
+            "features['sentence_embedding'] = vectors[0]",
+            r"returned an array of shape \(1,\) .* 1 texts of items",
+        ),
+        ("features['sentence_embedding'] = vectors[1:]", "returned fewer vectors than its 1 texts of items"),
+    ],
+)
+def test_a_model_that_returns_no_vectors_is_named(
+    tmp_path: Path, tiny_encoder: str, body: str, complaint: str
+) -> None:
+    bad = save_with_code(tmp_path / "bad", tiny_encoder, body)
+    with pytest.raises(ValueError, match=f"text encoder '.*bad' {complaint}"):
+        embed_texts(TEXTS, bad, trust_remote_code=True, batch_size=1, shards=tmp_path / "shards")
+    assert not list(tmp_path.glob("shards/shard-*.npy"))
+
+
 MANY = random_texts(2 * SHARD_TEXTS + 100)
 """Two shards and a bit."""
 
@@ -247,23 +317,42 @@ def test_what_was_done_otherwise_is_not_used(tmp_path: Path, tiny_encoder: str) 
 
 
 def test_only_shards_are_removed_at_the_end(tmp_path: Path, tiny_encoder: str) -> None:
-    (tmp_path / "shard-0123.npy.partial").touch()
-    (tmp_path / "notes.txt").touch()
+    for name in ("shard-0123.npy.7-ab.partial", "shard-4567.npy.8-cd.partial", "notes.txt"):
+        (tmp_path / name).touch()
+    yesterday = time.time() - 86_400
+    os.utime(tmp_path / "shard-0123.npy.7-ab.partial", (yesterday, yesterday))
     embed_texts(TEXTS, tiny_encoder, shards=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    # Another process may be writing the newer unfinished file.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "shard-4567.npy.8-cd.partial"]
 
 
-@pytest.mark.parametrize("content", [b"", b"no array"])
-def test_a_damaged_shard_is_named(tmp_path: Path, tiny_encoder: str, content: bytes) -> None:
-    texts = ["tent"] * (SHARD_TEXTS + 1)
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 4
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, lambda content: b"", lambda content: content + b"0"])
+def test_a_damaged_shard_is_embedded_again(
+    tmp_path: Path, tiny_encoder: str, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = MANY[: SHARD_TEXTS + 1]
     with pytest.raises(KeyboardInterrupt):
         embed_texts(
             texts, tiny_encoder, batch_size=512, shards=tmp_path, on_progress=stop_after(SHARD_TEXTS + 1)
         )
     (shard,) = tmp_path.iterdir()
-    shard.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{shard.name} is damaged(.|\n)*remove it"):
-        embed_texts(texts, tiny_encoder, batch_size=512, shards=tmp_path)
+    assert left_to_do(texts, tiny_encoder, tmp_path) == 1
+    shard.write_bytes(damage(shard.read_bytes()))
+    again, _ = embed_texts(texts, tiny_encoder, batch_size=512, shards=tmp_path)
+    np.testing.assert_array_equal(again, embed_texts(texts, tiny_encoder, batch_size=512)[0])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{shard} is damaged; its {SHARD_TEXTS} texts are embedded again"
+    ]
 
 
 @pytest.mark.slow
