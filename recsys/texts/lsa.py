@@ -10,6 +10,7 @@ import numpy as np
 
 from recsys.texts.encoder import OnProgress, TextEncoder
 from recsys.texts.words import words
+from semantic_ids.ranges import MAX_SIZE, check_whole
 from semantic_ids.types import Floats
 
 MAX_TERMS = 2**15
@@ -29,12 +30,17 @@ class LatentSemanticAnalysis(TextEncoder):
 
     Args:
         dimensions: Width D of the vectors; fewer where there are fewer texts or terms.
-        seed: Seed of the randomized decomposition.
+        seed: Seed of the randomized decomposition, below 2³².
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     reads_term_ids = True
 
     def __init__(self, *, dimensions: int = 256, seed: int = 0) -> None:
+        check_whole(1, MAX_SIZE, dimensions=dimensions)
+        check_whole(0, 2**32 - 1, seed=seed)
         self.dimensions, self.seed = dimensions, seed
 
     def encode(self, texts: Sequence[str]) -> Floats:
@@ -49,11 +55,15 @@ class LatentSemanticAnalysis(TextEncoder):
         Raises:
             ValueError: If no text holds a word.
         """
-        if not any(map(words, texts)):
+        if not any(map(words, self._sample(texts))):
             raise ValueError("there are no words in any of the texts to embed")
         vectors = self._vectors(texts, queries)
         on_progress(len(vectors), len(vectors))
         return vectors[: len(texts)], vectors[len(texts) :]
+
+    def _sample(self, texts: Sequence[str]) -> Sequence[str]:
+        """Return the texts that are learned from."""
+        return texts[:: max(1, math.ceil(len(texts) / MAX_TEXTS))]
 
     def _vectors(self, texts: Sequence[str], queries: Sequence[str]) -> Floats:
         """Return the vectors ``(N + T, D)`` of items and queries."""
@@ -70,7 +80,7 @@ class LatentSemanticAnalysis(TextEncoder):
             max_features=MAX_TERMS,
             dtype=np.float32,
         )
-        sample = texts[:: math.ceil(len(texts) / MAX_TEXTS)]
+        sample = self._sample(texts)
         weights = vectorizer.fit_transform(sample)
         rank = min(self.dimensions, *weights.shape)
         left, values, right = randomized_svd(weights, rank, random_state=self.seed)

@@ -16,6 +16,7 @@ import torch
 from recsys.texts.encoder import OnProgress, TextEncoder, check_vectors
 from recsys.texts.shards import Shard, ShardFolder, split_into_shards
 from semantic_ids.randomness import default_device
+from semantic_ids.ranges import check_whole
 from semantic_ids.types import Floats
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class SentenceEncoder(TextEncoder):
         truncate_dim: Number of leading dimensions to keep; by default all.
         model_kwargs: Other arguments of transformers' ``from_pretrained``, such as
             ``{"torch_dtype": "bfloat16"}``.
+
+    Raises:
+        ValueError: If a size is not a whole number from 1.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class SentenceEncoder(TextEncoder):
         truncate_dim: int | None = None,
         model_kwargs: dict[str, Any] | None = None,
     ) -> None:
+        check_whole(batch_size=batch_size, truncate_dim=1 if truncate_dim is None else truncate_dim)
         self.name, self.batch_size = name, batch_size
         self.devices = devices or all_devices(torch.cuda.device_count(), launched="LOCAL_RANK" in os.environ)
         self.options = {

@@ -139,9 +139,8 @@ def _supported_field(path: Path, column: pa.Field) -> pa.Field:
         dtype = pa.large_string()
     is_list = pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
     if not any(is_supported(dtype.value_type if is_list else dtype) for is_supported in _IS_SUPPORTED):
-        raise ValueError(
-            f"{path}: {column.name!r} holds {str(dtype)[:60]}, not texts, numbers, times or lists of them"
-        )
+        kind = repr(str(dtype)[:60])[1:-1]  # may hold names from the file
+        raise ValueError(f"{path}: {column.name!r} holds {kind}, not texts, numbers, times or lists of them")
     return pa.field(column.name, dtype)
 
 

@@ -105,3 +105,17 @@ def test_vectors_of_queries_are_checked_too(embed: Embed) -> None:
 def test_an_encoder_whose_embed_returns_items_alone_is_named(embed: Embed) -> None:
     with pytest.raises(ValueError, match=r"'returning_encoder:ItemsAlone' must return .* not a ndarray"):
         embed(GOOD[:2], kind="ItemsAlone")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "params", "complaint"),
+    [
+        ("lsa", {"dimensions": 0}, "dimensions must be a whole number from 1 to 65536, not 0"),
+        ("lsa", {"seed": -1}, "seed must be a whole number from 0 to 4294967295, not -1"),
+        ("any/model", {"batch_size": 0}, "batch_size must be a whole number from 1 to .*, not 0"),
+        ("any/model", {"truncate_dim": -5}, "truncate_dim must be a whole number from 1 to .*, not -5"),
+    ],
+)
+def test_arguments_out_of_range_are_named(encoder: str, params: dict[str, int], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        embed_texts(TEXTS, encoder, **params)
