@@ -115,8 +115,9 @@ def _show(overview: Overview, report: Path, workspace: Path, tracking_uri: str =
     OUT.print(overview.drawn())
     OUT.print("\nLook next:", style="bold")
     OUT.print(f"  {shlex.quote(str(report / 'report.html'))}", soft_wrap=True)
-    where = tracking_uri or embedded_uri(workspace)
-    OUT.print(f"  mlflow ui --backend-store-uri {shlex.quote(where)}", soft_wrap=True)
+    database = shlex.quote(redacted(tracking_uri or embedded_uri(workspace)))
+    is_server = tracking_uri.startswith("http")
+    OUT.print(f"  {'' if is_server else 'mlflow ui --backend-store-uri '}{database}", soft_wrap=True)
 
 
 @app.command()

@@ -10,9 +10,12 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 
 from pipelines.config.loading import load_config
+from pipelines.config.settings import ConfigError
+from pipelines.redaction import redact_error, redacted
 from pipelines.run.execution import compute, execute
 from pipelines.run.plan import Plan, plan
 from pipelines.run.store import Step, Store
+from pipelines.screen import survive_any_terminal
 
 
 @flow(name="gritrec-benchmark", persist_result=False)
@@ -25,14 +28,24 @@ def benchmark(config: str, settings: list[str] | None = None) -> str:
 
     Returns:
         The folder of the report.
+
+    Raises:
+        ConfigError: If a setting holds a secret, because Prefect keeps and shows it.
     """
+    for setting in settings or []:
+        if redacted(setting) != setting:
+            raise ConfigError(
+                f"--set {redacted(setting)}: Prefect keeps the settings of every run, so no secret may be in "
+                "them; give it in the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
+            )
+    survive_any_terminal()
     return _execute_as_tasks(plan(load_config(config, settings or [])))
 
 
 def flow_of(planned: Plan) -> Flow[[str, list[str] | None], str]:
     """Return the flow :func:`benchmark` for a plan that was laid out before.
 
-    Its parameters are those that Prefect shows, and that a deployment would be called with.
+    Its parameters are those that Prefect shows. They are not read, so secrets may be hidden in them.
     """
 
     def run(config: str, settings: list[str] | None = None) -> str:
@@ -52,7 +65,11 @@ def _execute_as_tasks(planned: Plan) -> str:
         states[step.digest] = named(store, step, wait_for=before, return_state=True)
         states[step.digest].result()
 
-    return execute(planned, make_as_task)
+    try:
+        return execute(planned, make_as_task)
+    except Exception as error:  # Prefect keeps and shows it
+        redact_error(error)
+        raise
 
 
 def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -63,4 +80,8 @@ def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
 @task(retries=1, retry_delay_seconds=1, retry_condition_fn=_may_pass, cache_policy=NO_CACHE)
 def make(store: Store, step: Step) -> None:
     """Compute one step's folder, unless it is there."""
-    compute(store, step)
+    try:
+        compute(store, step)
+    except Exception as error:  # Prefect keeps and shows it
+        redact_error(error)
+        raise
