@@ -78,8 +78,11 @@ def build(kind: str, table: Mapping[str, Callable[..., T]], choice: Choice, **co
         **context: Arguments that every entry of the table takes and no choice can set.
 
     Raises:
-        ValueError: If the name or an argument is unknown. The message suggests the nearest known one.
+        ValueError: If the choice is neither, or if the name or an argument is unknown. The message suggests
+            the nearest known one.
     """
+    if not isinstance(choice, str | Mapping):
+        raise ValueError(f"a {kind} is a name, or a mapping with a name and arguments, not {choice!r}")
     arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
     name = str(arguments.pop("name", None))
     if name not in table:

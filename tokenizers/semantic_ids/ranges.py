@@ -10,8 +10,14 @@ from typing import Any
 MAX_COUNT = 2**31 - 1
 """Largest value of a whole number without a limit of its own."""
 
-MAX_SIZE = 2**20
-"""Largest width, depth or length of a part of a model, far above what fits into memory."""
+MAX_NUMBER = 1e18
+"""Largest number without a limit of its own; what float32 can square."""
+
+MAX_SIZE = 2**16
+"""Largest width or length of a part of a model; larger ones are mistakes that exhaust memory."""
+
+MAX_LAYERS = 1000
+"""Largest number of layers of a model."""
 
 MAX_SEED = 2**63 - 1
 """Largest seed."""
@@ -74,17 +80,16 @@ def check_numbers(
         Traceback (most recent call last):
         ValueError: temperature must be a number above 0, not -1
     """
-    below = below or (high == math.inf and not infinite)
     for name, value in settings.items():
         is_number = isinstance(value, Real) and not isinstance(value, bool)
-        if not (
-            is_number
-            and (low < value if above else low <= value)
-            and (value < high if below else value <= high)
-        ):
+        if infinite and is_number and value == high:
+            continue
+        above_low = is_number and (low < value if above else low <= value)
+        below_high = is_number and (value < high if below else value <= high)
+        if not (above_low and below_high and abs(value) <= MAX_NUMBER):
             ends = f"above {low:g}" if above else f"at least {low:g}"
-            if high != math.inf:
-                ends += f" and {'below' if below else 'at most'} {high:g}"
+            if high != math.inf or (is_number and value > MAX_NUMBER):
+                ends += f" and {'below' if below else 'at most'} {min(high, MAX_NUMBER):g}"
             raise ValueError(f"{name} must be a number {ends}, not {value!r}")
 
 

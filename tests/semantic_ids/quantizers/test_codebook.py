@@ -202,10 +202,10 @@ def test_codewords_compile_to_one_graph_at_inference_and_are_not_stale() -> None
 
 @pytest.mark.parametrize("clip", [0.5, -1.0, math.nan])
 def test_a_spectral_clip_below_one_is_refused(clip: float) -> None:
-    with pytest.raises(ValueError, match="spectral_clip must be 0, for none, or at least 1"):
+    with pytest.raises(ValueError, match="spectral_clip must be"):
         Codebook(K, D, spectral_clip=clip)
 
 
 def test_a_refresh_that_never_comes_is_refused() -> None:
-    with pytest.raises(ValueError, match="refresh_every must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="refresh_every must be a whole number from 1"):
         Codebook(K, D, refresh_every=0)

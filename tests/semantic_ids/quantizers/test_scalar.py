@@ -206,7 +206,7 @@ class TestBinary:
         assert quantizer(z).loss.item() == pytest.approx(-0.1 * bits * math.log(2), rel=1e-5)
 
     def test_the_temperature_is_positive(self, binary: type[LFQ | BSQ]) -> None:
-        with pytest.raises(ValueError, match="temperature must be positive, not 0"):
+        with pytest.raises(ValueError, match="temperature must be a number above 0, not 0"):
             binary([4], temperature=0)
 
 

@@ -211,7 +211,7 @@ class TestNoise:
         assert torch.equal(torch.random.get_rng_state(), state)
 
     def test_a_negative_variance_is_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"variance of at least 0, not -0\.1"):
+        with pytest.raises(ValueError, match=r"variance must be a number at least 0, not -0\.1"):
             DiVeQ(D, variance=-0.1)
 
 

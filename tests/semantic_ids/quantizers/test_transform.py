@@ -342,9 +342,9 @@ def test_a_plain_codebook_has_no_feature_map() -> None:
     [
         ({"name": "grouped", "groups": 4}, "6 codes of width 4 cannot be split into 4 groups"),
         ({"name": "grouped", "groups": 3}, "6 codes of width 4 cannot be split into 3 groups"),
-        ({"name": "grouped", "groups": 0}, "into 0 groups"),
-        ({"name": "attention", "temperature": 0.0}, "temperature above 0, not 0.0"),
-        ({"name": "top-s-attention", "s": 0}, "s of at least 1, not 0"),
+        ({"name": "grouped", "groups": 0}, "groups must be a whole number from 1 to 2147483647, not 0"),
+        ({"name": "attention", "temperature": 0.0}, "temperature must be a number above 0, not 0.0"),
+        ({"name": "top-s-attention", "s": 0}, "s must be a whole number from 1 to 2147483647, not 0"),
     ],
 )
 def test_bad_arguments_are_named(choice: dict[str, Any], message: str) -> None:

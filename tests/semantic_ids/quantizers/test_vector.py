@@ -637,9 +637,9 @@ def test_frozen_tables_leave_the_transforms_to_the_optimizer() -> None:
         ({"assignment": "soft"}, "they go with the surrogate 'direct', and it with no other"),
         ({"learning": "end-to-end"}, "end-to-end learning needs a surrogate that gives codewords a gradient"),
         ({"codebook": {"frozen": True}, "learning": "ema"}, "a frozen table cannot be moved by averages"),
-        ({"upkeep": {"dead_below": 5.0}}, "dead_below is in [0, 1) and reservoir at least 0, not 5.0, 0"),
-        ({"upkeep": {"reservoir": -1}}, "dead_below is in [0, 1) and reservoir at least 0, not 0.0, -1"),
-        ({"dim": 0}, "no quantizer has codebooks of (4,) codes in 0 dimensions"),
+        ({"upkeep": {"dead_below": 5.0}}, "dead_below must be a number at least 0 and below 1, not 5.0"),
+        ({"upkeep": {"reservoir": -1}}, "reservoir must be a whole number from 0 to 2147483647, not -1"),
+        ({"dim": 0}, "dim must be a whole number from 1 to 65536, not 0"),
     ],
 )
 def test_unknown_choices_are_named(choices: dict[str, Any], message: str) -> None:

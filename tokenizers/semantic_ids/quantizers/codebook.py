@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from semantic_ids.choices import Choice, build
 from semantic_ids.quantizers.cache import Cache
 from semantic_ids.quantizers.transform import TRANSFORMS, Transform
+from semantic_ids.ranges import check_numbers, check_whole
 
 _ZERO_LENGTH = 1e-12
 
@@ -53,10 +54,10 @@ class Codebook(nn.Module):
         refresh_every: int = 1,
     ) -> None:
         super().__init__()
-        if not (spectral_clip == 0 or spectral_clip >= 1):
+        check_numbers(spectral_clip=spectral_clip)
+        if 0 < spectral_clip < 1:
             raise ValueError(f"spectral_clip must be 0, for none, or at least 1, not {spectral_clip}")
-        if refresh_every < 1:
-            raise ValueError(f"refresh_every must be at least 1, not {refresh_every}")
+        check_whole(refresh_every=refresh_every)
         self.spectral_clip = spectral_clip
         self.table = nn.Parameter(torch.randn(size, dim), requires_grad=not frozen)
         self.transform: Transform = build("transform", TRANSFORMS, transform, size=size, dim=dim)

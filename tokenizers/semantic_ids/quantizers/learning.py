@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from semantic_ids.quantizers.codebook import Codebook
 from semantic_ids.quantizers.distributed import summed
+from semantic_ids.ranges import check_numbers
 
 
 class Learning(nn.Module):
@@ -65,6 +66,9 @@ class GradientLearning(Learning):
         commitment_weight: Weight β of ``‖x − sg[q]‖²``.
         joint_weight: Weight of ``‖x − q‖²`` with all gradients, including that of the choice, as in
             IBQ's double loss.
+
+    Raises:
+        ValueError: If a weight is out of range.
     """
 
     def __init__(
@@ -76,6 +80,9 @@ class GradientLearning(Learning):
         joint_weight: float = 0.0,
     ) -> None:
         super().__init__(size, dim)
+        check_numbers(
+            codebook_weight=codebook_weight, commitment_weight=commitment_weight, joint_weight=joint_weight
+        )
         self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
         self.joint_weight = joint_weight
 
@@ -106,7 +113,7 @@ class MovingAverage(Learning):
         commitment_weight: Weight β of ``‖x − sg[q]‖²``.
 
     Raises:
-        ValueError: If the decay is not in [0, 1).
+        ValueError: If the decay or the weight is out of range.
     """
 
     by_gradient = False
@@ -115,8 +122,8 @@ class MovingAverage(Learning):
 
     def __init__(self, size: int, dim: int, decay: float = 0.99, commitment_weight: float = 0.25) -> None:
         super().__init__(size, dim)
-        if not 0 <= decay < 1:
-            raise ValueError(f"a moving average needs a decay in [0, 1), not {decay}")
+        check_numbers(0, 1, below=True, decay=decay)
+        check_numbers(commitment_weight=commitment_weight)
         self.decay, self.commitment_weight = decay, commitment_weight
         self.register_buffer("counts", torch.ones(size))
         self.register_buffer("sums", torch.zeros(size, dim))

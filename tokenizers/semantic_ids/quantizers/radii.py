@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from semantic_ids.quantizers.distributed import summed
 from semantic_ids.quantizers.radius import Radial, Radius, away_from_zero
 from semantic_ids.quantizers.schedule import HyperParameter, Scheduled
+from semantic_ids.ranges import check_numbers, check_whole
 
 _SMALLEST_WEIGHT = 1e-6
 
@@ -180,10 +181,8 @@ class Lp(Radius):
 
     def __init__(self, dim: int, p: float = 1.0, smoothing: float = 0.0) -> None:
         super().__init__(dim)
-        if not p >= 1:
-            raise ValueError(f"the lp radius needs p in [1, ∞], not {p}")
-        if not 0 <= smoothing < math.inf:
-            raise ValueError(f"the lp radius needs a smoothing of at least 0, not {smoothing}")
+        check_numbers(1, infinite=True, p=p)
+        check_numbers(smoothing=smoothing)
         self.p, self.smoothing = p, smoothing
 
     def formula(self, gap: Tensor) -> Tensor:
@@ -244,8 +243,7 @@ class Mahalanobis(Ellipsoidal):
 
     def __init__(self, dim: int, rank: int = 0) -> None:
         super().__init__(dim)
-        if not 0 <= rank <= dim:
-            raise ValueError(f"the mahalanobis radius needs a rank from 0 to {dim}, not {rank}")
+        check_whole(0, dim, rank=rank)
         self.free = nn.Parameter(torch.full((dim,), math.log(math.expm1(1.0))))
         self.u = nn.Parameter(0.1 * torch.randn(dim, rank) / dim**0.5) if rank else None
 
@@ -273,10 +271,8 @@ class AdaptiveMahalanobis(Ellipsoidal):
 
     def __init__(self, dim: int, decay: float = 0.99, epsilon: float = 0.1) -> None:
         super().__init__(dim)
-        if not 0 <= decay < 1:
-            raise ValueError(f"the adaptive-mahalanobis radius needs a decay in [0, 1), not {decay}")
-        if not 0 < epsilon < math.inf:
-            raise ValueError(f"the adaptive-mahalanobis radius needs an epsilon above 0, not {epsilon}")
+        check_numbers(0, 1, below=True, decay=decay)
+        check_numbers(0, above=True, epsilon=epsilon)
         self.decay, self.epsilon = decay, epsilon
         self.register_buffer("total", torch.zeros(dim, dim))
         self.register_buffer("weight", torch.zeros(()))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from semantic_ids.quantizers.assignment import distance_logits
 from semantic_ids.quantizers.schedule import HyperParameter, Scheduled
+from semantic_ids.ranges import check_numbers
 
 
 class Regularizer(nn.Module):
@@ -75,7 +76,8 @@ class Usage(Regularizer):
 
     def __init__(self, weight: Scheduled = 0.05, temperature: float = 1.0) -> None:
         super().__init__(weight)
-        self.temperature = _positive(temperature)
+        check_numbers(0, above=True, temperature=temperature)
+        self.temperature = temperature
 
     def loss(self, points: Tensor, codewords: Tensor, logits: Tensor | None) -> Tensor:
         """Return the divergence in nats."""
@@ -98,16 +100,18 @@ class Entropy(Regularizer):
 
     Args:
         weight: Weight of the loss, a number or a schedule.
-        diversity: γ.
+        diversity: γ ≥ 0.
         temperature: Number by which the logits are divided.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        ValueError: If the diversity or the temperature is out of range.
     """
 
     def __init__(self, weight: Scheduled = 0.05, diversity: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__(weight)
-        self.diversity, self.temperature = diversity, _positive(temperature)
+        check_numbers(diversity=diversity)
+        check_numbers(0, above=True, temperature=temperature)
+        self.diversity, self.temperature = diversity, temperature
 
     def loss(self, points: Tensor, codewords: Tensor, logits: Tensor | None) -> Tensor:
         """Return the difference of entropies in nats."""
@@ -143,7 +147,8 @@ class Repulsion(Regularizer):
 
     def __init__(self, weight: Scheduled = 0.05, temperature: float = 0.1) -> None:
         super().__init__(weight)
-        self.temperature = _positive(temperature)
+        check_numbers(0, above=True, temperature=temperature)
+        self.temperature = temperature
 
     def loss(self, points: Tensor, codewords: Tensor, logits: Tensor | None) -> Tensor:
         """Return the mean in [0, 1]; 0 for a single codeword."""
@@ -151,13 +156,6 @@ class Repulsion(Regularizer):
             return codewords.new_zeros(())
         squared = F.pdist(codewords).square()
         return (-squared / (self.temperature * squared.detach().mean().clamp(min=1e-12))).exp().mean()
-
-
-def _positive(temperature: float) -> float:
-    """Return ``temperature``, or raise a :class:`ValueError` if it is not above 0."""
-    if temperature <= 0:
-        raise ValueError(f"a temperature must be above 0, not {temperature}")
-    return temperature
 
 
 REGULARIZERS: dict[str, type[Regularizer]] = {

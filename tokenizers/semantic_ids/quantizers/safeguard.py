@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from semantic_ids.quantizers.quantizer import Quantizer
+from semantic_ids.ranges import check_numbers
 
 LOG = logging.getLogger(__name__)
 
@@ -38,12 +39,10 @@ class Safeguards:
     max_row_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_utilization <= 1:
-            raise ValueError(f"min_utilization is a share in [0, 1], not {self.min_utilization}")
-        if self.max_spectral_norm != 0 and self.max_spectral_norm < 1:
+        check_numbers(0, 1, min_utilization=self.min_utilization)
+        check_numbers(max_spectral_norm=self.max_spectral_norm, max_row_norm=self.max_row_norm)
+        if 0 < self.max_spectral_norm < 1:
             raise ValueError(f"max_spectral_norm is 0, for none, or at least 1, not {self.max_spectral_norm}")
-        if self.max_row_norm < 0:
-            raise ValueError(f"max_row_norm is 0, for none, or above, not {self.max_row_norm}")
 
     def check(
         self, quantizer: Quantizer, health: dict[str, float], z: Tensor, generator: torch.Generator

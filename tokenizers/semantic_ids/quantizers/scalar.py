@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semantic_ids.quantizers.quantizer import Quantized, Quantizer
+from semantic_ids.ranges import check_numbers, check_widths
 
 _MIN_STEPS, _MAX_STEPS = 3, 16
 
@@ -163,7 +164,7 @@ class BinaryQuantizer(ScalarQuantizer):
         temperature: T.
 
     Raises:
-        ValueError: If a K is not a power of two, or T is not positive.
+        ValueError: If a K is not a power of two, or if a number is out of range.
     """
 
     scale = 1.0
@@ -174,8 +175,8 @@ class BinaryQuantizer(ScalarQuantizer):
         for size in codebook_sizes:
             if size < 2 or size & (size - 1):
                 raise ValueError(f"{type(self).__name__} needs powers of two as codebook sizes, not {size}")
-        if temperature <= 0:
-            raise ValueError(f"the temperature must be positive, not {temperature}")
+        check_numbers(entropy_weight=entropy_weight, diversity=diversity)
+        check_numbers(0, above=True, temperature=temperature)
         super().__init__([(2,) * (size.bit_length() - 1) for size in codebook_sizes])
         self.entropy_weight, self.diversity, self.temperature = entropy_weight, diversity, temperature
 
@@ -233,6 +234,7 @@ class LFQ(BinaryQuantizer):
         commitment_weight: float = 0.25,
     ) -> None:
         super().__init__(codebook_sizes, entropy_weight, diversity, temperature)
+        check_numbers(commitment_weight=commitment_weight)
         self.commitment_weight = commitment_weight
 
     def place(self, z: Tensor) -> Tensor:
@@ -287,6 +289,8 @@ SCALAR_QUANTIZERS: dict[str, Callable[..., ScalarQuantizer]] = {"fsq": FSQ, "lfq
 
 def _level_steps(size: int, scalars: Sequence[int] | None) -> tuple[int, ...]:
     """Return the number of steps of each feature of a level with ``size`` codes, after checking them."""
+    if scalars is not None:
+        check_widths("scalars", scalars)
     steps = tuple(scalars or _factors(size))
     if not steps:
         below = next(filter(_factors, range(size - 1, _MIN_STEPS, -1)), _MIN_STEPS)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from semantic_ids.choices import Choice, build
 from semantic_ids.quantizers.radii import RADII
+from semantic_ids.ranges import check_numbers
 
 _ZERO_LENGTH = 1e-12
 
@@ -119,8 +120,7 @@ class DiVeQ(Surrogate):
 
     def __init__(self, dim: int, variance: float = 1e-3) -> None:
         super().__init__(dim)
-        if variance < 0:
-            raise ValueError(f"DiVeQ needs a variance of at least 0, not {variance}")
+        check_numbers(variance=variance)
         self.deviation = variance**0.5
 
     def forward(self, z: Tensor, q: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semantic_ids.ranges import MAX_SIZE, check_numbers, check_whole
+
 _ROWS_AT_ONCE = 1024
 _CLIP_TOLERANCE = 1e-5
 
@@ -143,9 +145,13 @@ class LowRank(Linear):
         dim: Width of the codewords D.
         rank: Number of columns of A and B.
         identity: False for the paper's ``M = A Bᵀ``, which starts with a random A.
+
+    Raises:
+        ValueError: If the rank is out of range.
     """
 
     def __init__(self, size: int, dim: int, rank: int = 16, identity: bool = True) -> None:
+        check_whole(1, MAX_SIZE, rank=rank)
         super().__init__(size, dim)
         self.identity = identity
         self.a = nn.Parameter(torch.zeros(size, rank) if identity else torch.randn(size, rank) / rank**0.5)
@@ -208,7 +214,8 @@ class Grouped(Linear):
     """
 
     def __init__(self, size: int, dim: int, groups: int = 4) -> None:
-        if groups < 1 or size % groups or dim % groups:
+        check_whole(groups=groups)
+        if size % groups or dim % groups:
             raise ValueError(f"{size} codes of width {dim} cannot be split into {groups} groups of one size")
         super().__init__(size, dim)
         self.groups = groups
@@ -257,12 +264,12 @@ class Attention(Linear):
         temperature: τ > 0.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        ValueError: If the width or the temperature is out of range.
     """
 
     def __init__(self, size: int, dim: int, width: int = 16, temperature: float = 1.0) -> None:
-        if temperature <= 0:
-            raise ValueError(f"attention needs a temperature above 0, not {temperature}")
+        check_whole(1, MAX_SIZE, width=width)
+        check_numbers(0, above=True, temperature=temperature)
         super().__init__(size, dim)
         self.temperature = temperature
         self.gate = nn.Parameter(torch.zeros(size, 1))
@@ -297,12 +304,11 @@ class TopSAttention(Attention):
         temperature: τ > 0.
 
     Raises:
-        ValueError: If ``s`` or the temperature is not positive.
+        ValueError: If ``s``, the width or the temperature is out of range.
     """
 
     def __init__(self, size: int, dim: int, s: int = 16, width: int = 16, temperature: float = 1.0) -> None:
-        if s < 1:
-            raise ValueError(f"top-s attention needs s of at least 1, not {s}")
+        check_whole(s=s)
         super().__init__(size, dim, width, temperature)
         self.s = min(s, size)
 

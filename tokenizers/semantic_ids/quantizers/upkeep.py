@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from semantic_ids.kmeans import kmeans
 from semantic_ids.nearest import nearest
 from semantic_ids.plugins import nearest_name
+from semantic_ids.ranges import check_numbers, check_whole
 
 Initialization = Callable[[Tensor, int, Generator], Tensor]
 """A function that returns the first codewords ``(K, D)``.
@@ -139,10 +140,8 @@ class Upkeep:
         ):
             if name not in known:
                 raise ValueError(f"no {kind} is called {name!r}. {nearest_name(name, known)}")
-        if not 0 <= self.dead_below < 1 or self.reservoir < 0:
-            raise ValueError(
-                f"dead_below is in [0, 1) and reservoir at least 0, not {self.dead_below}, {self.reservoir}"
-            )
+        check_numbers(0, 1, below=True, dead_below=self.dead_below)
+        check_whole(0, reservoir=self.reservoir)
 
     @property
     def initialize(self) -> Initialization:

@@ -23,6 +23,7 @@ from semantic_ids.quantizers.regularizer import REGULARIZERS
 from semantic_ids.quantizers.residual import WHOLE, equal_blocks, residual_decode, residual_encode
 from semantic_ids.quantizers.surrogate import SURROGATES, Direct
 from semantic_ids.quantizers.upkeep import Upkeep
+from semantic_ids.ranges import MAX_SIZE, check_whole
 
 COMPOSITIONS = ("residual", "product", "multi-head")
 """The ways in which L levels share a latent; :class:`VectorQuantizer` describes them."""
@@ -101,7 +102,8 @@ class VectorQuantizer(Quantizer):
         check_arguments("codebook", Codebook, codebook_options, ("size", "dim", "transform"))
         check_arguments("upkeep", Upkeep, upkeep)
         self.upkeep = Upkeep(**upkeep)
-        if not codebook_sizes or min(*codebook_sizes, dim) < 1:
+        check_whole(1, MAX_SIZE, dim=dim)
+        if not codebook_sizes or min(codebook_sizes) < 1:
             raise ValueError(
                 f"no quantizer has codebooks of {tuple(codebook_sizes)} codes in {dim} dimensions"
             )
