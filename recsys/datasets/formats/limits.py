@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from rich.filesize import decimal
 
 SETTING = "GRITREC_UNPACKED_GB"
 """Environment variable with the number of gigabytes that every file may unpack to."""
@@ -24,6 +25,8 @@ GB = 10**9
 
 MOST_TIMES = 100
 """How many times its own size a file may always unpack to."""
+
+_LIST_ROWS = 1000
 
 _VALUE = 8
 """Bytes in memory of a value, such as a number or the end of a text."""
@@ -66,8 +69,8 @@ def check_unpacked(path: Path, unpacked: int) -> None:
     most = largest_unpacked(packed)
     if unpacked > most:
         raise ValueError(
-            f"{path} has {packed / GB:.3f} GB, but unpacks to more than {most / GB:g} GB; if this is right, "
-            f"set the environment variable {SETTING} to the number of gigabytes that it may have"
+            f"{path} has {decimal(packed)}, but unpacks to more than {decimal(most)}; if this is right, set "
+            f"the environment variable {SETTING} to the number of gigabytes that it may have"
         )
 
 
@@ -80,7 +83,7 @@ def parquet_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[p
     Args:
         path: The file.
         columns: Names of the columns, each once.
-        rows: Largest number of rows of a batch.
+        rows: Largest number of rows of a batch; 1,000 if a column has lists, which may be long.
 
     Yields:
         Valid batches with the columns in their order. Texts, also those in lists, are dictionaries.
@@ -91,6 +94,8 @@ def parquet_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[p
     with pq.ParquetFile(path) as file:
         texts = _text_leaves(file, columns)
         check_unpacked(path, _footer_size(file.metadata, columns))
+        has_lists = any(pa.types.is_nested(file.schema_arrow.field(name).type) for name in columns)
+    rows = min(rows, _LIST_ROWS) if has_lists else rows
     unpacked = 0
     with pq.ParquetFile(path, read_dictionary=texts) as file:
         for batch in file.iter_batches(rows, columns=list(columns)):
