@@ -89,7 +89,7 @@ def check_enough(corpus: Corpus) -> None:
     if corpus.queries is not None:
         tests, needs = (corpus.queries["split"] == "test").sum(), "test queries with an answer"
     else:
-        lengths = sequences_of(corpus).items.lengths
+        lengths = corpus.interactions["user_id"].rle().struct.field("len").to_numpy()
         tests, needs = int((lengths >= 3).sum()), "users with the 3 interactions that a test needs"
         if tests >= FEWEST_QUERIES and lengths.max() < 4:
             raise ValueError(f"no user has the 4 interactions that training needs; {_REMEDY}")

@@ -7,6 +7,7 @@ file that changes afterwards, on this disk or on its owner's host, is an error.
 from __future__ import annotations
 
 import errno
+import logging
 import lzma
 import os
 import shutil
@@ -25,6 +26,8 @@ from recsys.datasets.cards import HASHES, Card, CardFile, Published
 from recsys.datasets.formats.limits import check_unpacked
 from recsys.yaml_files import read_yaml
 from semantic_ids.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 OnBytes = Callable[[str, int, int | None], None]
 """Called with the name of a file, the number of bytes so far, and the total if the host gives it."""
@@ -190,10 +193,19 @@ class _Hashes:
                 f"{path} {state}; delete it to download it again{remedy}\n"
                 f"  expected SHA-256 {expected}\n  found    SHA-256 {actual}"
             )
-        if self.seen.get(name) != actual:
+        if not published and self.seen.get(name) != actual:
             self.seen[name] = actual
+            self._write()
+
+    def _write(self) -> None:
+        """Write the record, or warn if the folder cannot be written; its files can be read all the same."""
+        try:
             with atomic_write(self.path) as part:
                 part.write_text(yaml.safe_dump(self.seen))
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            logger.warning("%s cannot be written, so a later change of a file will not be noticed", self.path)
 
 
 def _read_hashes(path: Path) -> dict[str, str]:

@@ -377,6 +377,14 @@ def test_a_flipped_byte_in_an_archive_is_an_error_or_changes_no_content(tmp_path
     assert refused > len(content) // 4
 
 
+def test_files_in_a_folder_that_cannot_be_written_are_checked(caplog: pytest.LogCaptureFixture) -> None:
+    folder = Path("/sys/kernel")  # not writable even for root
+    name = "uevent_seqnum"
+    toys = card(files=[], log_in="Ask them.", reads={"reviews": name})
+    assert fetch(toys, folder) == {"reviews": folder / name}
+    assert "/sys/kernel/hashes.yaml cannot be written, so a later change" in caplog.text
+
+
 def test_a_folder_or_pipe_in_place_of_a_file_is_told(host: Host, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.bin")
     with pytest.raises(ValueError, match=r"a\.bin is no file; remove it"):
