@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recsys.models.dropout import Dropout
+from recsys.models.dropout import MAX_DROPOUT, Dropout
+from semantic_ids.ranges import MAX_LAYERS, MAX_SIZE, check_numbers, check_whole
 
 
 class CausalTransformer(nn.Module):
@@ -23,14 +24,21 @@ class CausalTransformer(nn.Module):
         dropout: Dropout probability, on the input, on attention weights and in each sub-layer.
 
     Raises:
-        ValueError: If the width is not a multiple of the number of heads.
+        ValueError: If a size is out of range, or if the width is not a multiple of the number of heads.
     """
 
     def __init__(
         self, width: int, *, max_history: int, layers: int, heads: int, feed_forward: int, dropout: float
     ) -> None:
         super().__init__()
-        check_heads(width, heads)
+        check_transformer(
+            width=width,
+            max_history=max_history,
+            layers=layers,
+            heads=heads,
+            feed_forward=feed_forward,
+            dropout=dropout,
+        )
         self.position = nn.Embedding(max_history + 1, width)
         self.start = nn.Parameter(torch.zeros(width))
         nn.init.normal_(self.position.weight, std=0.02)
@@ -60,11 +68,18 @@ class CausalTransformer(nn.Module):
         return self.blocks(x, mask=causal, is_causal=True)
 
 
-def check_heads(width: int, heads: int) -> None:
-    """Check that the width can be divided evenly among the heads.
+def check_transformer(
+    *, width: int, max_history: int, layers: int, heads: int, feed_forward: int, dropout: float
+) -> None:
+    """Check the sizes of a :class:`CausalTransformer`, before there are data to build one for.
 
     Raises:
-        ValueError: If the width is not a multiple of the number of heads.
+        ValueError: If a size is out of range, or if the width is not a multiple of the number of heads. The
+            message names it.
     """
+    check_whole(1, MAX_SIZE, width=width, max_history=max_history, feed_forward=feed_forward)
+    check_whole(1, MAX_LAYERS, layers=layers)
+    check_whole(1, width, heads=heads)
+    check_numbers(0, MAX_DROPOUT, dropout=dropout)
     if width % heads:
         raise ValueError(f"the width must be a multiple of the number of heads: {width} is none of {heads}")

@@ -6,6 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semantic_ids.ranges import check_numbers
+
+MAX_DROPOUT = 0.9999
+"""Largest probability of dropout: above it everything could be dropped."""
+
 
 class Dropout(nn.Module):
     """Dropout (Srivastava et al. 2014), scaled in training so that evaluation needs no scaling.
@@ -23,8 +28,7 @@ class Dropout(nn.Module):
 
     def __init__(self, probability: float) -> None:
         super().__init__()
-        if not 0 <= probability <= 0.9999:
-            raise ValueError(f"dropout must be from 0 to .9999, not {probability}")
+        check_numbers(0, MAX_DROPOUT, dropout=probability)
         self.probability = probability
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.models.dropout import Dropout
+from recsys.models.dropout import MAX_DROPOUT, Dropout
+from semantic_ids.ranges import MAX_LAYERS, MAX_SIZE, check_numbers, check_whole
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one attention layer, ``(N, H, S, d)`` each."""
@@ -36,6 +37,9 @@ class T5Config:
         feed_forward: Width inside the feed-forward sub-layers.
         dropout: Dropout probability. It applies to attention weights, inside feed-forward sub-layers, to the
             output of every sub-layer, and to the input and output of both stacks.
+
+    Raises:
+        ValueError: If a size is out of range. The message names it.
     """
 
     width: int = 128
@@ -44,6 +48,12 @@ class T5Config:
     head_width: int = 64
     feed_forward: int = 1024
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_whole(1, MAX_SIZE, width=self.width, heads=self.heads, head_width=self.head_width)
+        check_whole(1, MAX_SIZE, feed_forward=self.feed_forward)
+        check_whole(1, MAX_LAYERS, layers=self.layers)
+        check_numbers(0, MAX_DROPOUT, dropout=self.dropout)
 
 
 class EncoderLayer(nn.Module):

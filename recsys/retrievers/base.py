@@ -15,8 +15,11 @@ from torch import Tensor
 
 from recsys.evaluation.metrics import per_query_scores
 from recsys.examples import Examples, Ranking
+from semantic_ids.errors import ContractError
 from semantic_ids.ids import SemanticIds
 from semantic_ids.persistence import Persistent
+from semantic_ids.randomness import float32_numbers
+from semantic_ids.ranges import MAX_SEED, check_whole
 from semantic_ids.types import Ints, OnStep
 
 
@@ -119,10 +122,12 @@ class Retriever(Persistent, ABC):
         """
         if self.uses_texts and len(texts) != ids.num_items:
             raise ValueError(f"one text an item is needed: {len(texts)} texts for {ids.num_items} items")
+        check_whole(0, MAX_SEED, seed=seed)
         self._check_query_texts(train)
         self.ids = ids
         data = FitData(train, valid, ids, texts)
-        self.learn(data, FitContext(seed, on_step, Path(checkpoint) if checkpoint else None))
+        with float32_numbers():
+            self.learn(data, FitContext(seed, on_step, Path(checkpoint) if checkpoint else None))
         return self
 
     @abstractmethod
@@ -146,8 +151,30 @@ class Retriever(Persistent, ABC):
             width: Number of items per query.
 
         Returns:
-            Rankings ``(Q, width)``, or fewer columns where the catalogue has fewer items.
+            Rankings ``(Q, width)``; ``width`` is at most the number of items. Every item occurs once, scores
+            fall, and item -1 with score -inf stands where there is no further item.
         """
+
+    def checked_candidates(self, queries: Examples, width: int) -> Ranking:
+        """Return what :meth:`candidates` returns, after checking that it is a ranking.
+
+        Args:
+            queries: Q queries.
+            width: Number of items per query, at most as many as the catalogue has.
+
+        Raises:
+            ContractError: If it is none. The message names the class and says what to return.
+        """
+        with float32_numbers():
+            ranking = self.candidates(queries, width)
+        problem = _problem(ranking, len(queries), width, self.ids.num_items)
+        if problem:
+            raise ContractError(
+                f"{type(self).__name__}.candidates returned {problem} for {len(queries)} queries, width "
+                f"{width} and {self.ids.num_items} items; return int64 items and float32 scores of shape "
+                f"{(len(queries), width)}: each item once, the best first, -1 with -inf where there is none"
+            )
+        return ranking
 
     def diagnostics(self, queries: Examples, width: int) -> dict[str, float | str]:
         """Return what this retriever reports about itself beside its scores; by default nothing.
@@ -179,21 +206,23 @@ class Retriever(Persistent, ABC):
             Rankings ``(Q, k)``, padded with item -1 and score -inf where there are fewer candidates.
 
         Raises:
-            ValueError: If the retriever returned something that is no ranking, such as NaN scores.
+            ValueError: If ``k`` is below 1.
+            ContractError: If the retriever returned something that is no ranking, such as NaN scores.
         """
+        check_whole(k=k)
         self._check_query_texts(queries)
         items = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         num_seen = _rounded_history_sizes(queries) if exclude_seen else np.zeros(len(queries), dtype=np.int64)
         answered = 0
-        self.prepare()
+        with float32_numbers():
+            self.prepare()
         for extra in np.unique(num_seen):
             alike = np.flatnonzero(num_seen == extra)
             for part in queries.history.select(alike).by_length(len(alike) // 1024):
                 rows = alike[part]
                 batch = queries.select(rows)
-                ranking = self.candidates(batch, min(k + int(extra), self.ids.num_items))
-                self._check_ranking(ranking, len(batch))
+                ranking = self.checked_candidates(batch, min(k + int(extra), self.ids.num_items))
                 if exclude_seen:
                     ranking = drop_seen(ranking, batch)
                 width = min(k, ranking.items.shape[1])
@@ -234,23 +263,26 @@ class Retriever(Persistent, ABC):
                 "the next item is asked for"
             )
 
-    def _check_ranking(self, ranking: Ranking, queries: int) -> None:
-        """Refuse candidates that are no ranking of items of the catalogue."""
-        items, scores = ranking.items, ranking.scores
-        problem = ""
-        if items.ndim != 2 or items.shape != scores.shape or len(items) != queries:
-            problem = f"items of shape {items.shape} and scores of shape {scores.shape}"
-        elif items.dtype != np.int64:
-            problem = f"items of dtype {items.dtype}, not int64"
-        elif np.isnan(scores).any():
-            problem = "scores that are NaN"
-        elif items.size and not -1 <= items.min() <= items.max() < self.ids.num_items:
-            problem = f"items from {items.min()} to {items.max()}"
-        if problem:
-            raise ValueError(
-                f"{type(self).__name__} returned {problem} for {queries} queries over "
-                f"{self.ids.num_items} items"
-            )
+
+def _problem(ranking: Ranking, queries: int, width: int, num_items: int) -> str:
+    """Return what is wrong with candidates, in words; empty if they rank items of the catalogue."""
+    items, scores = np.asarray(ranking.items), np.asarray(ranking.scores)
+    if items.shape != scores.shape or items.shape != (queries, width):
+        return f"items of shape {items.shape} and scores of shape {scores.shape}"
+    ordered = np.sort(items, axis=1)
+    twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
+    problems = {
+        f"{items.dtype} items and {scores.dtype} scores": items.dtype != np.int64
+        or scores.dtype != np.float32,
+        "scores that are NaN": np.isnan(scores).any(),
+        f"items from {items.min(initial=num_items)} to {items.max(initial=-1)}": (
+            (items < -1) | (items >= num_items)
+        ).any(),
+        f"an item twice in {int(twice.sum())} rankings": twice.any(),
+        "scores that rise along a ranking": (scores[:, 1:] > scores[:, :-1]).any(),
+        "item -1 and score -inf at different places": ((items < 0) != np.isneginf(scores)).any(),
+    }
+    return next((what for what, is_wrong in problems.items() if is_wrong), "")
 
 
 def evenly_spaced(queries: Examples, at_most: int) -> Examples:

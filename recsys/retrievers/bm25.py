@@ -10,6 +10,7 @@ import torch
 
 from recsys.examples import Examples, Ranking
 from recsys.retrievers.base import FitContext, FitData, Retriever
+from semantic_ids.ranges import check_numbers
 from semantic_ids.types import Floats, Ints
 
 _HASHES = 2**31 - 1
@@ -59,8 +60,8 @@ class Bm25(Retriever):
     scores_are_logits = False
 
     def __init__(self, *, k1: float = 1.2, b: float = 0.75) -> None:
-        if k1 < 0 or not 0 <= b <= 1:
-            raise ValueError(f"k1 must be at least 0 and b from 0 to 1, not {k1} and {b}")
+        check_numbers(k1=k1)
+        check_numbers(0, 1, b=b)
         self.k1, self.b = k1, b
 
     def learn(self, data: FitData, context: FitContext) -> None:

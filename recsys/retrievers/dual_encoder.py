@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.examples import Examples, Ranking
-from recsys.models.causal_transformer import CausalTransformer, check_heads
+from recsys.models.causal_transformer import CausalTransformer, check_transformer
 from recsys.retrievers.trained import VectorRetriever
 from recsys.retrievers.vector_index import IndexName, check_index
 from recsys.training.batches import CausalPairs, TextVectors
 from recsys.training.loop import Batch, BatchesOf, Training
 from semantic_ids.randomness import default_device
+from semantic_ids.ranges import check_numbers
 from semantic_ids.types import Floats, Ints
 
 
@@ -153,7 +154,16 @@ class DualEncoder(VectorRetriever):
         index: IndexName = "Flat",
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
-        check_heads(width, heads)
+        check_transformer(
+            width=width,
+            max_history=max_history,
+            layers=layers,
+            heads=heads,
+            feed_forward=feed_forward,
+            dropout=dropout,
+        )
+        check_numbers(0, above=True, temperature=temperature)
+        check_numbers(log_q=log_q)
         check_index(index)
         self.width, self.layers, self.heads = width, layers, heads
         self.feed_forward, self.dropout, self.max_history = feed_forward, dropout, max_history

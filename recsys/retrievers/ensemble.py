@@ -13,6 +13,7 @@ from recsys.evaluation.metrics import per_query_scores
 from recsys.examples import Examples, Ranking
 from recsys.retrievers.base import FitContext, FitData, Retriever, evenly_spaced, is_seen
 from recsys.retrievers.top_k import best_columns
+from semantic_ids.ranges import check_whole
 from semantic_ids.types import Floats, Ints
 
 _STEP = 0.05
@@ -50,9 +51,7 @@ class Ensemble(Retriever):
     weights: list[float]
 
     def __init__(self, *, depth: int = 100, queries: int = 25_000, exclude_seen: bool = False) -> None:
-        for name, value in (("depth", depth), ("queries", queries)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        check_whole(depth=depth, queries=queries)
         self.depth, self.queries, self.exclude_seen = depth, queries, exclude_seen
 
     def learn(self, data: FitData, context: FitContext) -> None:
@@ -106,7 +105,11 @@ class Ensemble(Retriever):
     def candidates(self, queries: Examples, width: int) -> Ranking:
         """Return the items with the largest weighted sum of probabilities; scores are these sums."""
         items, probabilities = self._member_probabilities(queries, width)
-        return Ranking(*_best_by_weighted_sum(items, probabilities, self.weights, width))
+        best, scores = _best_by_weighted_sum(items, probabilities, self.weights, width)
+        missing = ((0, 0), (0, width - best.shape[1]))  # members may have ranked fewer items
+        return Ranking(
+            np.pad(best, missing, constant_values=-1), np.pad(scores, missing, constant_values=-np.inf)
+        )
 
     def diagnostics(self, queries: Examples, width: int) -> dict[str, float | str]:
         """Return the weight of each member, as text."""
@@ -125,7 +128,7 @@ class Ensemble(Retriever):
             probabilities ``(members, Q, U)``.
         """
         member_width = min(max(self.depth, width), self.ids.num_items)
-        rankings = [member.candidates(queries, member_width) for member in self.members.values()]
+        rankings = [member.checked_candidates(queries, member_width) for member in self.members.values()]
         widths = [ranking.items.shape[1] for ranking in rankings]
         # First the best item of each member, then the second of each, and so on.
         in_turn = np.argsort(np.concatenate([np.arange(width) for width in widths]), kind="stable")

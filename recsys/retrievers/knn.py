@@ -13,6 +13,7 @@ import torch
 from recsys.examples import Examples, Ragged, Ranking
 from recsys.retrievers.base import FitContext, FitData, Retriever
 from recsys.retrievers.top_k import best_columns
+from semantic_ids.ranges import check_numbers
 from semantic_ids.types import Floats
 
 _SCORES_AT_ONCE = 2**22
@@ -54,8 +55,7 @@ class NearestItems(Retriever):
     scores_are_logits = False
 
     def __init__(self, *, decay: float = 0.5) -> None:
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay must be from 0 to 1, not {decay}")
+        check_numbers(0, 1, decay=decay)
         self.decay = decay
 
     @abstractmethod
@@ -167,8 +167,7 @@ class KnnSum(NearestItems):
     uses_texts = True
 
     def __init__(self, *, content: float = 0.5, decay: float = 0.5) -> None:
-        if content < 0:
-            raise ValueError(f"content must be at least 0, not {content}")
+        check_numbers(content=content)
         super().__init__(decay=decay)
         self.content = content
 

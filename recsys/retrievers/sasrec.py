@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.examples import Examples, Ranking
-from recsys.models.causal_transformer import CausalTransformer, check_heads
+from recsys.models.causal_transformer import CausalTransformer, check_transformer
 from recsys.retrievers.trained import VectorRetriever
 from recsys.retrievers.vector_index import IndexName, check_index
 from recsys.training.batches import CausalPairs
@@ -94,7 +94,14 @@ class SasRec(VectorRetriever):
         index: IndexName = "Flat",
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
-        check_heads(width, heads)
+        check_transformer(
+            width=width,
+            max_history=max_history,
+            layers=layers,
+            heads=heads,
+            feed_forward=feed_forward,
+            dropout=dropout,
+        )
         check_index(index)
         self.width, self.layers, self.heads = width, layers, heads
         self.feed_forward, self.dropout, self.max_history = feed_forward, dropout, max_history

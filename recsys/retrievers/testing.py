@@ -18,6 +18,8 @@ from semantic_ids.contract import (
     draw_random_state,
     expect,
     expect_arguments_kept,
+    expect_name,
+    expect_reports,
     run_checks,
     run_in_fresh_process,
     set_random_state,
@@ -49,7 +51,7 @@ def check_retriever(make: Make) -> dict[str, str]:
 
     Example:
         >>> from recsys.retrievers.popularity import Popularity
-        >>> check_retriever(Popularity)["items_are_distinct"]
+        >>> check_retriever(Popularity)["candidates_are_rankings"]
         'passed'
     """
     if not isinstance(make(), Retriever):
@@ -64,37 +66,16 @@ def fit_returns_the_retriever(make: Make) -> None:
     expect(fitted is retriever, "write learn(self, data, context) and leave fit as it is")
 
 
-def rankings_have_the_right_shape(make: Make) -> None:
-    """Check that ``candidates`` gives ``(Q, width)`` int64 items and float32 scores, also for no query."""
+def candidates_are_rankings(make: Make) -> None:
+    """Check that ``candidates`` gives rankings of the catalogue's items, also for no query and for all items.
+
+    Rankings are ``(Q, width)`` int64 items, each once, with float32 scores that fall, and item -1 with score
+    -inf where there is no further item.
+    """
     retriever, queries = _fitted(make), _data(make).test
     retriever.prepare()
-    for some in (queries, queries.select(np.arange(0))):
-        ranking = retriever.candidates(some, 7)
-        gave = f"candidates gave items {ranking.items.shape} {ranking.items.dtype} and scores "
-        gave += f"{ranking.scores.shape} {ranking.scores.dtype} for {len(some)} queries and width 7"
-        good = ranking.items.shape == ranking.scores.shape == (len(some), 7)
-        expect(good, f"{gave}; return both of shape {(len(some), 7)}")
-        good = ranking.items.dtype == np.int64 and ranking.scores.dtype == np.float32
-        expect(good, f"{gave}; return int64 items and float32 scores")
-
-
-def items_are_distinct(make: Make) -> None:
-    """Check that no ranking repeats an item, and that items are rows of the catalogue."""
-    items = _ranking(make).items
-    inside = (items >= -1) & (items < NUM_ITEMS)
-    expect(inside.all(), f"items must be rows 0 to {NUM_ITEMS - 1} of the catalogue, or -1 for none")
-    repeated = [row.tolist() for row in items if len(set(row[row >= 0])) < (row >= 0).sum()]
-    expect(not repeated, f"a ranking holds an item twice: {repeated[:1]}")
-
-
-def scores_never_rise(make: Make) -> None:
-    """Check that scores are no NaN, fall along a ranking, and are -inf exactly where there is no item."""
-    ranking = _ranking(make)
-    expect(not np.isnan(ranking.scores).any(), "scores are NaN; give an item without evidence a low score")
-    rises = (ranking.scores[:, 1:] > ranking.scores[:, :-1]).any()
-    expect(not rises, "scores rise along a ranking; sort the best item first")
-    missing = (ranking.items < 0) == np.isneginf(ranking.scores)
-    expect(missing.all(), "item -1 and score -inf must come together, where there is no item")
+    for some, width in ((queries, 7), (queries.select(np.arange(0)), 7), (queries, NUM_ITEMS)):
+        retriever.checked_candidates(some, width)
 
 
 def fewer_candidates_than_asked_for(make: Make) -> None:
@@ -213,16 +194,17 @@ def fitting_again_forgets(make: Make) -> None:
 
 
 def diagnostics_are_numbers_or_texts(make: Make) -> None:
-    """Check that ``diagnostics`` returns names with finite floats or texts."""
+    """Check that ``diagnostics`` returns names that MLflow takes, with finite numbers or texts."""
     retriever = _fitted(make)
     retriever.prepare()
     for name, value in retriever.diagnostics(_data(make).test, 8).items():
         good = isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
-        expect(isinstance(name, str) and good, f"diagnostics gave {name!r}: {value!r}; give numbers or texts")
+        expect(good, f"diagnostics gave {name!r}: {value!r}; give finite numbers or texts")
+        expect_name(name, "diagnostics gave")
 
 
 def on_step_gets_a_step_and_its_metrics(make: Make) -> None:
-    """Check that ``context.report`` gets an int and a mapping of floats, which become curves."""
+    """Check that ``context.report`` gets an int and finite numbers, with names that MLflow takes."""
     calls: list[tuple[int, Mapping[str, float]]] = []
     data = _data(make)
     make().fit(
@@ -232,18 +214,14 @@ def on_step_gets_a_step_and_its_metrics(make: Make) -> None:
         texts=_texts(),
         on_step=lambda step, metrics: calls.append((step, metrics)),
     )
-    for step, metrics in calls:
-        good = type(step) is int and all(isinstance(value, int | float) for value in metrics.values())
-        expect(good, f"learn called on_step({step!r}, {metrics!r}); give an int and floats: loss.item()")
+    expect_reports(calls, "learn")
     if not calls:
         raise Skip("learn did not report a step, here at least")
 
 
 CHECKS: tuple[Callable[[Make], None], ...] = (
     fit_returns_the_retriever,
-    rankings_have_the_right_shape,
-    items_are_distinct,
-    scores_never_rise,
+    candidates_are_rankings,
     fewer_candidates_than_asked_for,
     the_query_alone_decides,
     seen_items_are_left_out,

@@ -23,6 +23,7 @@ from recsys.retrievers.trained import TrainedRetriever
 from recsys.training.batches import Histories, TextVectors
 from recsys.training.loop import Batch, BatchesOf, Training
 from semantic_ids.randomness import default_device
+from semantic_ids.ranges import MAX_CODES, MAX_SIZE, check_whole
 from semantic_ids.types import Floats, Ints
 
 _BEAMS_AT_ONCE = {"cpu": 1600}
@@ -42,15 +43,14 @@ class Search:
             :func:`~recsys.decoding.exact_search.exact_search`.
 
     Raises:
-        ValueError: If the beam is below 1.
+        ValueError: If the beam is out of range.
     """
 
     beam: int = 50
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if self.beam < 1:
-            raise ValueError(f"search.beam must be at least 1, not {self.beam}")
+        check_whole(1, MAX_SIZE, **{"search.beam": self.beam})
 
 
 class Tiger(TrainedRetriever):
@@ -82,7 +82,7 @@ class Tiger(TrainedRetriever):
         training: Settings of the training.
 
     Raises:
-        ValueError: If ``text_tokens`` is below 1.
+        ValueError: If an argument is outside its range.
     """
 
     uses_query_texts = True
@@ -103,8 +103,9 @@ class Tiger(TrainedRetriever):
         search: Search | Mapping[str, Any] | None = None,
         training: Training | Mapping[str, Any] | None = None,
     ) -> None:
-        if text_tokens < 1:
-            raise ValueError(f"text_tokens must be at least 1, not {text_tokens}")
+        check_whole(1, MAX_SIZE, max_history=max_history, text_tokens=text_tokens)
+        check_whole(0, MAX_CODES, user_tokens=user_tokens)
+        T5Config(width, layers, heads, head_width, feed_forward, dropout)  # refuses what is out of range
         self.width, self.layers, self.heads, self.head_width = width, layers, heads, head_width
         self.feed_forward, self.dropout = feed_forward, dropout
         self.max_history, self.user_tokens, self.text_tokens = max_history, user_tokens, text_tokens

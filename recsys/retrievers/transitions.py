@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from recsys.examples import Examples, Ragged
 from recsys.retrievers.knn import NearestItems
+from semantic_ids.ranges import check_numbers, check_whole
 
 
 class TransitionKnn(NearestItems):
@@ -41,11 +42,9 @@ class TransitionKnn(NearestItems):
     def __init__(
         self, *, shrinkage: float = 16.0, fade: float = 0.8, window: int = 20, decay: float = 0.7
     ) -> None:
-        if shrinkage < 0 or not 0 <= fade <= 1 or window < 1:
-            raise ValueError(
-                "shrinkage must be at least 0, fade from 0 to 1 and window at least 1, "
-                f"not {shrinkage}, {fade} and {window}"
-            )
+        check_numbers(shrinkage=shrinkage)
+        check_numbers(0, 1, fade=fade)
+        check_whole(window=window)
         super().__init__(decay=decay)
         self.shrinkage, self.fade, self.window = shrinkage, fade, window
 
@@ -55,7 +54,7 @@ class TransitionKnn(NearestItems):
         counts = sum(
             (
                 self.fade ** (distance - 1) * _pair_counts(sequences, distance, num_items)
-                for distance in range(1, self.window + 1)
+                for distance in range(1, min(self.window + 1, int(sequences.lengths.max(initial=1))))
             ),
             sp.csr_array((num_items, num_items)),
         )

@@ -63,7 +63,7 @@ def test_nothing_is_done_when_training_is_over_or_the_probability_is_nought() ->
 
 @pytest.mark.parametrize("probability", [-0.1, 1.0, float("nan")])
 def test_what_is_no_probability_is_refused(probability: float) -> None:
-    with pytest.raises(ValueError, match="dropout must be from 0"):
+    with pytest.raises(ValueError, match="dropout must be a number at least 0 and at most"):
         Dropout(probability)
 
 

@@ -212,5 +212,5 @@ def test_members_that_cannot_be_combined_are_refused() -> None:
     ensemble.members = {"other": Scripted().scoring([[1.0, 2.0]])}
     with pytest.raises(ValueError, match="ranks 2 items, but the catalogue has 3"):
         ensemble.fit(queries, queries, SemanticIds(np.arange(3)[:, None], (3,)))
-    with pytest.raises(ValueError, match="depth must be at least 1"):
+    with pytest.raises(ValueError, match="depth must be a whole number from 1"):
         Ensemble(depth=0)

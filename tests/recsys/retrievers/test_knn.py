@@ -167,9 +167,9 @@ def test_a_saved_one_answers_alike(retriever: NearestItems, tmp_path: Path) -> N
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match=r"decay must be from 0 to 1, not 1\.5"):
+    with pytest.raises(ValueError, match=r"decay must be a number at least 0 and at most 1, not 1\.5"):
         ItemKnn(decay=1.5)
-    with pytest.raises(ValueError, match="content must be at least 0, not -1"):
+    with pytest.raises(ValueError, match="content must be a number at least 0, not -1"):
         KnnSum(content=-1)
     data, ids = split(TAKEN), SemanticIds(np.arange(6)[:, None], (6,))
     with pytest.raises(ValueError, match="0 texts for 6 items"):

@@ -273,7 +273,7 @@ def test_queries_without_a_history_are_groups_of_their_own() -> None:
 @pytest.mark.parametrize("mask_hits", [False, True])
 def test_negatives_of_the_dual_encoder_are_the_other_targets_of_a_batch(mask_hits: bool) -> None:
     train, seen = overlapping(), []
-    plan = {"steps": 1, "batch_size": 10, "learning_rate": 0.0, "evaluate_every": 1}
+    plan = {"steps": 1, "batch_size": 10, "learning_rate": 1e-30, "evaluate_every": 1}
     retriever = dual(mask_hits=mask_hits, training=plan)
     retriever.fit(train, train, IDS, on_step=lambda step, metrics: seen.append(metrics["loss"]))
     model, leaves, loss = retriever.model, [6, 7, 8, 9, 10], 0.0

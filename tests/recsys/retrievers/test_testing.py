@@ -14,6 +14,7 @@ import pytest
 from recsys.retrievers import testing
 from recsys.retrievers.registry import RETRIEVERS
 from recsys.retrievers.testing import CHECKS, check_retriever
+from semantic_ids.errors import ContractError
 
 MODULE = '''
 import numpy as np
@@ -75,7 +76,7 @@ class ScoresNan(Counting):
 
 class LooksAtOthers(Counting):
     def scores(self, queries):
-        return super().scores(queries) * (1 + np.arange(len(queries))[:, None])
+        return super().scores(queries) * (1 + np.arange(len(queries), dtype=np.float32)[:, None])
 
 
 class GivesTooFew(Counting):
@@ -139,6 +140,49 @@ class RemembersTheFirstFit(Counting):
             super().learn(data, context)
 
 
+class OneRowShort(Counting):
+    def candidates(self, queries, width):
+        ranking = super().candidates(queries, width)
+        return Ranking(ranking.items[:-1], ranking.scores[:-1])
+
+
+class ShortItems(Counting):
+    def candidates(self, queries, width):
+        ranking = super().candidates(queries, width)
+        return Ranking(ranking.items.astype(np.int32), ranking.scores)
+
+
+class CountsFromOne(Counting):
+    def candidates(self, queries, width):
+        ranking = super().candidates(queries, width)
+        return Ranking(ranking.items * 0 + 40 - np.arange(width), ranking.scores)
+
+
+class ScoresMissing(Counting):
+    def candidates(self, queries, width):
+        ranking = super().candidates(queries, width)
+        ranking.items[:, -1:] = -1
+        return ranking
+
+
+class PadsWithNothing(Counting):
+    def candidates(self, queries, width):
+        ranking = super().candidates(queries, width)
+        ranking.items[:, 8:], ranking.scores[:, 8:] = -1, -np.inf
+        return ranking
+
+
+class DiagnosesOddly(Counting):
+    def diagnostics(self, queries, width):
+        return {"recall@10": 0.5}
+
+
+class ReportsOddly(Counting):
+    def learn(self, data, context):
+        super().learn(data, context)
+        context.report(1, {"loss (val)": 1.0})
+
+
 class DiagnosesNan(Counting):
     def diagnostics(self, queries, width):
         return {"share": float("nan")}
@@ -169,11 +213,25 @@ def test_a_retriever_that_keeps_the_contract_passes_every_check(module: ModuleTy
     ("fault", "check", "advice"),
     [
         ("ReturnsNothing", "fit_returns_the_retriever", "leave fit as it is"),
-        ("DoublesScores", "rankings_have_the_right_shape", "return int64 items and float32 scores"),
-        ("RepeatsItems", "items_are_distinct", "a ranking holds an item twice"),
-        ("RanksBackwards", "scores_never_rise", "sort the best item first"),
+        ("DoublesScores", "candidates_are_rankings", "int64 items and float64 scores for"),
+        ("RepeatsItems", "candidates_are_rankings", "an item twice in 30 rankings for 30 queries"),
+        ("RanksBackwards", "candidates_are_rankings", "scores that rise along a ranking"),
+        (
+            "OneRowShort",
+            "candidates_are_rankings",
+            "items of shape (29, 8) and scores of shape (29, 8) for 30",
+        ),
+        ("ShortItems", "candidates_are_rankings", "returned int32 items"),
+        ("CountsFromOne", "candidates_are_rankings", "items from 33 to 40"),
+        ("ScoresMissing", "candidates_are_rankings", "item -1 and score -inf at different places"),
+        (
+            "ScoresNan",
+            "candidates_are_rankings",
+            "scores that are NaN for 30 queries, width 8 and 40 items; ret",
+        ),
         ("LooksAtOthers", "the_query_alone_decides", "let the query alone decide"),
-        ("GivesTooFew", "seen_items_are_left_out", "as many items as asked for"),
+        ("GivesTooFew", "seen_items_are_left_out", "items of shape"),
+        ("PadsWithNothing", "seen_items_are_left_out", "as many items as asked for"),
         ("NeedsHistory", "empty_histories_are_answered", "rank by popularity"),
         ("DrawsGlobally", "the_seed_alone_decides", "context.seed"),
         ("DrawsGlobally", "the_global_random_state_is_left_alone", "global random state"),
@@ -183,21 +241,29 @@ def test_a_retriever_that_keeps_the_contract_passes_every_check(module: ModuleTy
         ("ChangesItsArgument", "arguments_are_kept", "an attribute of its name"),
         ("ForgetsOnDisk", "a_loaded_retriever_is_the_same", "without _ before their names"),
         ("RemembersTheFirstFit", "fitting_again_forgets", "learn all anew"),
-        ("DiagnosesNan", "diagnostics_are_numbers_or_texts", "give numbers or texts"),
+        ("DiagnosesNan", "diagnostics_are_numbers_or_texts", "give finite numbers or texts"),
+        ("DiagnosesOddly", "diagnostics_are_numbers_or_texts", "the name 'recall@10'; use up to 200 of the"),
+        (
+            "ReportsOddly",
+            "on_step_gets_a_step_and_its_metrics",
+            "the name 'loss (val)'; use up to 200 of the",
+        ),
         ("ReportsTensors", "on_step_gets_a_step_and_its_metrics", "loss.item()"),
     ],
 )
 def test_a_fault_is_named_with_what_to_do(module: ModuleType, fault: str, check: str, advice: str) -> None:
     make = getattr(module, fault)
-    with pytest.raises(AssertionError) as caught:
+    with pytest.raises((AssertionError, ContractError)) as caught:
         getattr(testing, check)(make)
     assert advice in str(caught.value)
     getattr(testing, check)(module.Counting)  # the same check passes without the fault
 
 
 def test_nan_scores_are_refused_in_every_ranking(module: ModuleType) -> None:
-    with pytest.raises(ValueError, match=r"ScoresNan returned scores that are NaN for \d+ queries"):
-        testing.scores_never_rise(module.ScoresNan)
+    retriever, data = module.ScoresNan(), testing.made_up_examples(with_texts=False)
+    retriever.fit(data.train, data.valid, testing._ids())
+    with pytest.raises(ContractError, match=r"ScoresNan.candidates returned scores that are NaN for \d+ que"):
+        retriever.rank(data.test, 3)
 
 
 def test_what_is_no_retriever_is_refused() -> None:
