@@ -177,7 +177,11 @@ class Store:
 
     @staticmethod
     def _remove_debris(folder: Path) -> None:
-        """Remove what killed processes left of this folder; this one holds the lock, so no other lives."""
-        for partial in folder.parent.glob(f"{glob.escape(folder.name)}.partial-*"):
-            if not partial.name.rpartition(".partial-")[2].startswith(f"{os.getpid()}-"):
-                shutil.rmtree(partial, ignore_errors=True)
+        """Remove the unfinished folders and files that killed processes left of this folder.
+
+        This process holds the lock, so all others that worked on it are dead. Other threads of it may live.
+        """
+        for left in folder.parent.glob(f"{glob.escape(folder.name)}.*"):
+            ending = left.name.removeprefix(folder.name)
+            if "partial" in ending and f"{os.getpid()}-" not in ending:
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)

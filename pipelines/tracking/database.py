@@ -43,12 +43,15 @@ def embedded_uri(workspace: Path) -> str:
 def prepare(workspace: Path) -> None:
     """Create the database if there is none, and tell it where its artifacts are.
 
-    A database that an earlier program has left half made is renamed and made anew.
+    A database that an earlier program has left half made is renamed and made anew. No other process works in
+    the workspace meanwhile.
     """
     path = database_of(workspace)
     if path.exists() and _is_half_made(path):
         for part in path.parent.glob(f"{path.name}*"):  # with SQLite's journal of what was not finished
             part.rename(part.with_name(f"half-made-{part.name}"))
+    for left in path.parent.glob(f"{path.name}.*partial*"):
+        left.unlink(missing_ok=True)
     if not path.exists():
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
 

@@ -82,7 +82,11 @@ def killed_at_boundaries(arena: Arena) -> Problems:
     while True:
         process = benchmark.start()
         while process.poll() is None:
-            new = {path for path in benchmark.workspace.glob("stages/*/*") if _name(path) not in seen}
+            new = {
+                path
+                for path in benchmark.workspace.glob("stages/*/*")
+                if _name(path) not in seen and ".checkpoint" not in path.name
+            }
             if new:
                 seen |= {_name(path) for path in new}
                 break

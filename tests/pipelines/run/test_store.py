@@ -161,8 +161,10 @@ def test_what_a_killed_process_left_is_removed_also_where_its_number_lives_again
     folder = store.folder(one)
     for name in ("1-abc", "999999999-abc", "not-a-number"):  # process 1 always lives
         (folder.parent / f"{folder.name}.partial-{name}").mkdir(parents=True)
+    (folder.parent / f"{folder.name}.checkpoint.1-abc.partial").write_text("half")
+    (folder.parent / f"{folder.name}.checkpoint").write_text("whole")
     store.make(one)
-    assert debris(store) == [folder]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, f"{folder.name}.checkpoint"]
     assert store.done(one)
 
 
