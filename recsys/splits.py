@@ -1,7 +1,7 @@
 """Turn a corpus into examples for training, validation and test, and keep them in files.
 
-In next-item recommendation the examples come from the users' sequences by :func:`leave_one_out`. In search
-the corpus itself assigns each query to a split and lists the items that answer it.
+In next-item recommendation the examples come from the users' sequences by a rule of :mod:`recsys.cuts`. In
+search the corpus itself assigns each query to a split and lists the items that answer it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys.cuts import LEAVE_ONE_OUT, Cuts, SplitRule, cut
 from recsys.examples import SPLITS, Examples, QueryTexts, Ragged
 from recsys.texts.item_texts import read_texts, write_texts
 from semantic_ids.files import atomic_write
@@ -79,28 +80,68 @@ def sequences_of(corpus: Corpus) -> Sequences:
     )
 
 
-def check_enough(corpus: Corpus) -> None:
+def cuts_of(corpus: Corpus, sequences: Sequences, rule: SplitRule) -> Cuts:
+    """Return where a rule cuts the sequences of a corpus.
+
+    Args:
+        corpus: A corpus without queries.
+        sequences: What :func:`sequences_of` returns for it.
+        rule: The rule.
+
+    Raises:
+        ValueError: If the rule needs times and the corpus has only positions, or if it has too few times.
+    """
+    if rule.needs_times and not corpus.has_clock():
+        raise ValueError(
+            "this corpus has no times, only the order of each user's events (timestamps are positions): "
+            f"{'ties: last_together' if rule.together else 'split: global-time'} needs a source with times"
+        )
+    return cut(rule, sequences.items, corpus.interactions["timestamp"].to_numpy())
+
+
+def check_enough(corpus: Corpus, rule: SplitRule = LEAVE_ONE_OUT) -> None:
     """Check that a corpus has enough to train and to compare retrievers, before hours are spent on it.
+
+    Args:
+        corpus: The corpus.
+        rule: How it is split, if it has no queries.
 
     Raises:
         ValueError: If there are fewer than :data:`FEWEST_QUERIES` test queries, or if the task is to predict
-            the next item and no user has an interaction to train on.
+            the next item and no user has an interaction to train on, or none has a query for validation.
     """
     if corpus.queries is not None:
-        tests, needs = (corpus.queries["split"] == "test").sum(), "test queries with an answer"
-    else:
-        lengths = corpus.interactions["user_id"].rle().struct.field("len").to_numpy()
-        tests, needs = int((lengths >= 3).sum()), "users with the 3 interactions that a test needs"
-        if tests >= FEWEST_QUERIES and lengths.max() < 4:
-            raise ValueError(f"no user has the 4 interactions that training needs; {_REMEDY}")
+        _check_tests((corpus.queries["split"] == "test").sum(), "test queries with an answer")
+        return
+    sequences = sequences_of(corpus)
+    cuts = cuts_of(corpus, sequences, rule)
+    by_last = rule.kind == "leave-one-out"
+    needs = (
+        "users with the 3 interactions that a test needs" if by_last else f"test queries under {rule.kind}"
+    )
+    _check_tests(int((cuts.test_stops > cuts.test_starts).sum()), needs)
+    if (cuts.train_stops - sequences.items.starts).max() < 2:
+        raise ValueError(
+            f"no user has the 4 interactions that training needs; {_REMEDY}"
+            if by_last
+            else f"no user has the 2 interactions before the cut that training needs; {_REMEDY}"
+        )
+    if not (cuts.valid_stops > cuts.valid_starts).any():
+        raise ValueError(f"no user has a query for validation under {rule.kind}; {_REMEDY}, or hold out more")
+
+
+def _check_tests(tests: int, needs: str) -> None:
+    """Raise a ValueError if there are too few test queries."""
     if tests < FEWEST_QUERIES:
         raise ValueError(f"the corpus has {tests} {needs}, but {FEWEST_QUERIES} are the least; {_REMEDY}")
 
 
-def write_split(corpus: Corpus, folder: str | Path) -> None:
+def write_split(corpus: Corpus, folder: str | Path, rule: SplitRule = LEAVE_ONE_OUT) -> dict[str, int]:
     """Write the files that :func:`read_split` reads.
 
-    ``sequences.parquet`` is always written. A search corpus (one with queries and judgements) adds two files:
+    ``sequences.parquet`` is always written. A rule other than plain leave-one-out adds ``cuts.parquet``, one
+    row per user with the columns of :class:`~recsys.cuts.Cuts`. A search corpus (one with queries and
+    judgements) adds two files:
 
     - ``query_texts.parquet`` holds each distinct text once.
     - ``queries.parquet`` holds one row per query: ``query_id``, ``split``, ``text`` (row of its text),
@@ -110,12 +151,20 @@ def write_split(corpus: Corpus, folder: str | Path) -> None:
     Args:
         corpus: The corpus.
         folder: Folder for the files.
+        rule: How the sequences are split, if the corpus has no queries.
+
+    Returns:
+        The counts of :func:`split_counts`; none for a search corpus and for plain leave-one-out.
     """
     folder = Path(folder)
     sequences = sequences_of(corpus)
     write_sequences(sequences, folder / "sequences.parquet")
     if corpus.queries is None or corpus.judgements is None:
-        return
+        if rule == LEAVE_ONE_OUT:
+            return {}
+        cuts = cuts_of(corpus, sequences, rule)
+        _write_table(pa.table(vars(cuts)), folder / "cuts.parquet")
+        return split_counts(sequences, cuts)
     texts = corpus.queries["text"].unique(maintain_order=True)
     write_texts(texts.to_list(), folder / "query_texts.parquet")
     answers = corpus.judgements["query_id"].rle()
@@ -135,12 +184,36 @@ def write_split(corpus: Corpus, folder: str | Path) -> None:
         }
     )
     _write_table(table, folder / "queries.parquet")
+    return {}
+
+
+def split_counts(sequences: Sequences, cuts: Cuts) -> dict[str, int]:
+    """Return counts that tell how much a split leaves out and how much of its test is new.
+
+    Returns:
+        ``users_without_test_query``; ``test_queries_of_users_new_to_training``; ``test_targets``; among them
+        ``test_targets_new_to_training``, whose items training does not have.
+    """
+    split = split_at(sequences, cuts)
+    has_test = cuts.test_stops > cuts.test_starts
+    known = np.zeros(int(sequences.items.values.max(initial=-1)) + 1, dtype=np.bool_)
+    known[Ragged(sequences.items.values, sequences.items.starts, cuts.train_stops).flat()] = True
+    targets = split.test.targets.flat()
+    return {
+        "users_without_test_query": int((~has_test).sum()),
+        "test_queries_of_users_new_to_training": int(
+            (has_test & (cuts.train_stops == sequences.items.starts)).sum()
+        ),
+        "test_targets": len(targets),
+        "test_targets_new_to_training": int((~known[targets]).sum()),
+    }
 
 
 def read_split(folder: str | Path, query_vectors: Floats | None = None) -> Split:
     """Read the files that :func:`write_split` wrote.
 
-    Without ``queries.parquet`` the sequences are split by :func:`leave_one_out`.
+    Without ``queries.parquet`` the sequences are split at ``cuts.parquet``, or by :func:`leave_one_out` if
+    there is no such file.
 
     Args:
         folder: Folder with the files.
@@ -152,6 +225,9 @@ def read_split(folder: str | Path, query_vectors: Floats | None = None) -> Split
     """
     folder = Path(folder)
     sequences = read_sequences(folder / "sequences.parquet")
+    if (folder / "cuts.parquet").exists():
+        table = pq.ParquetFile(folder / "cuts.parquet").read()
+        return split_at(sequences, Cuts(**{name: _copied(table[name]) for name in table.column_names}))
     if not (folder / "queries.parquet").exists():
         return leave_one_out(sequences)
     words = read_texts(folder / "query_texts.parquet")
@@ -257,35 +333,68 @@ def leave_one_out(sequences: Sequences) -> Split:
         >>> [(part.history[0].tolist(), part.targets[0].tolist()) for part in (split.train, split.test)]
         [([7], [3]), ([7, 3, 8], [5])]
     """
-    users = np.flatnonzero(sequences.items.lengths >= 3)
-    names = sequences.user_ids[users]
-    starts, stops = sequences.items.starts[users], sequences.items.stops[users]
-    counts = stops - starts - 3
-    targets = np.arange(counts.sum())
-    targets += np.repeat(starts + 1 - (np.cumsum(counts) - counts), counts)
-    prefixes = _next_items(sequences, np.repeat(starts, counts), targets, names)
-    return Split(
-        train=replace(prefixes, query_rows=np.repeat(np.arange(len(users)), counts)),
-        valid=_next_items(sequences, starts, stops - 2, names),
-        test=_next_items(sequences, starts, stops - 1, names),
-    )
+    return split_at(sequences, cut(LEAVE_ONE_OUT, sequences.items))
 
 
-def _next_items(
-    sequences: Sequences, starts: Ints, targets: Ints, query_ids: npt.NDArray[np.str_]
-) -> Examples:
-    """Return examples whose target is one item and whose history is the items before it.
+def split_at(sequences: Sequences, cuts: Cuts) -> Split:
+    """Return the examples of sequences that are cut.
+
+    Validation and test have one query for each user with targets there; several events give one set of
+    distinct targets. Training has a query for every event before ``train_stops`` but each user's first.
+    Histories are not truncated, because each retriever decides how much of them it reads. They share the
+    values of ``sequences``. All gains are 1.
 
     Args:
+        sequences: The sequences.
+        cuts: Where each of them is cut.
+    """
+    starts = sequences.items.starts
+    learned = np.flatnonzero(cuts.train_stops > starts)
+    counts = cuts.train_stops[learned] - starts[learned] - 1
+    targets = np.arange(counts.sum())
+    targets += np.repeat(starts[learned] + 1 - (np.cumsum(counts) - counts), counts)
+    train = _queries(
+        sequences.user_ids[learned], sequences, np.repeat(starts[learned], counts), targets, targets + 1
+    )
+    return Split(
+        train=replace(train, query_rows=np.repeat(np.arange(len(learned)), counts)),
+        valid=_held_out(sequences, cuts.valid_starts, cuts.valid_stops),
+        test=_held_out(sequences, cuts.test_starts, cuts.test_stops),
+    )
+
+
+def _held_out(sequences: Sequences, firsts: Ints, stops: Ints) -> Examples:
+    """Return a query for each user with targets from ``firsts`` to ``stops``; both are ``(U,)``."""
+    users = np.flatnonzero(stops > firsts)
+    return _queries(
+        sequences.user_ids[users], sequences, sequences.items.starts[users], firsts[users], stops[users]
+    )
+
+
+def _queries(
+    names: npt.NDArray[np.str_], sequences: Sequences, starts: Ints, firsts: Ints, stops: Ints
+) -> Examples:
+    """Return examples whose targets are adjacent items and whose history is the items before them.
+
+    Args:
+        names: Ids of the queries.
         sequences: Sequences whose values the examples share.
         starts: ``(E,)`` index in the values where the history of each example begins.
-        targets: ``(E,)`` index in the values of each example's target; its history ends just before it.
-        query_ids: Ids of the queries.
+        firsts: ``(E,)`` index in the values of the first target; the history ends just before it.
+        stops: ``(E,)`` index in the values of the end of the targets.
     """
     values = sequences.items.values
-    return Examples(
-        query_ids=query_ids,
-        history=Ragged(values, starts, targets),
-        targets=Ragged(values, targets, targets + 1),
-        gains=np.ones(len(targets), dtype=np.float32),
-    )
+    targets = _distinct(Ragged(values, firsts, stops))
+    gains = np.ones(targets.lengths.sum(), dtype=np.float32)
+    return Examples(names, Ragged(values, starts, firsts), targets, gains)
+
+
+def _distinct(rows: Ragged) -> Ragged:
+    """Return rows without the repetitions of a value in the same row; nothing is copied if there are none."""
+    if rows.lengths.max(initial=1) <= 1:
+        return rows
+    pairs = np.stack([rows.row_ids(), rows.flat()])
+    places = np.sort(np.unique(pairs, axis=1, return_index=True)[1])
+    if len(places) == pairs.shape[1]:
+        return rows
+    return Ragged.from_lengths(pairs[1, places], np.bincount(pairs[0, places], minlength=len(rows)))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from pipelines.config.base import Section, checked_arguments, parameter_types
 from pipelines.config.fields import UserPath
 from pipelines.paths import user_path
+from recsys.cuts import SplitKind, SplitRule
 from recsys.datasets.readers import READERS, is_search
 
 
@@ -31,6 +32,39 @@ class ShopConfig(Section):
     signal: float = Field(1.0, ge=0, le=1)
 
 
+class SplitConfig(Section):
+    """How sequences are split; the name of a rule alone is a short form of it.
+
+    Attributes:
+        kind: The rule, see :class:`~recsys.cuts.SplitRule`.
+        test: Share of the events that are held out for the test.
+        valid: Share of the events before these that are held out for validation.
+        first: Number of each user's events after the cut that are asked for.
+    """
+
+    kind: SplitKind = "leave-one-out"
+    test: float = 0.1
+    valid: float = 0.1
+    first: Annotated[int, Field(strict=True)] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, values: Any) -> Any:
+        return {"kind": values} if isinstance(values, str) else values
+
+    @model_validator(mode="after")
+    def _keys_that_the_rule_has(self) -> Self:
+        used = {"leave-one-out": set(), "ratio": {"test", "valid"}}.get(self.kind, {"test", "valid", "first"})
+        for key in sorted(self.model_fields_set - {"kind"} - used):
+            raise ValueError(f"split {self.kind} has no {key}; leave it out")
+        self.rule()
+        return self
+
+    def rule(self, *, together: bool = False) -> SplitRule:
+        """Return the rule; raise a ValueError if its numbers are out of range."""
+        return SplitRule(**self.model_dump(), together=together)
+
+
 class DataConfig(Section):
     """The corpus: the files of a folder, or a made-up shop.
 
@@ -41,6 +75,8 @@ class DataConfig(Section):
         reader: A name in :data:`recsys.datasets.readers.READERS`, or ``module:function``.
         raw: Folder of the files.
         shop: A made-up shop in place of files.
+        split: How sequences are split into training, validation and test. A search corpus has a split of its
+            own.
         files: Parameter of the reader to the name of the file.
         options: All other parameters of the reader.
     """
@@ -48,6 +84,7 @@ class DataConfig(Section):
     reader: str
     raw: UserPath | None = None
     shop: ShopConfig | None = None
+    split: SplitConfig = SplitConfig()
     files: dict[str, str] = Field({})
     options: dict[str, Any] = Field({})
 
@@ -61,7 +98,12 @@ class DataConfig(Section):
         if not isinstance(name, str):
             raise ValueError(f"give a reader: {', '.join(READERS.names())}, or module:function of your own")
         read = READERS.load(name)
-        own = {key: value for key, value in values.items() if key not in ("reader", "raw", "shop")}
+        general = [key for key in cls.model_fields if key not in ("files", "options")]
+        for key in set(general) & set(inspect.signature(read).parameters):
+            raise ValueError(
+                f"reader {name!r} has a parameter {key!r}, a key of every section data; rename it"
+            )
+        own = {key: value for key, value in values.items() if key not in general}
         checked = checked_arguments(f"reader {name!r}", read, own)
         files = _file_parameters(name, read)
         known = {
@@ -70,7 +112,7 @@ class DataConfig(Section):
             if key in checked or parameter.default is not parameter.empty
         }
         return {
-            **{key: values[key] for key in ("reader", "raw", "shop") if key in values},
+            **{key: values[key] for key in general if key in values},
             "files": {key: str(user_path(value)) for key, value in known.items() if key in files and value},
             "options": {key: value for key, value in known.items() if key not in files},
         }
@@ -91,6 +133,14 @@ class DataConfig(Section):
         if self.raw and lacking:
             raise ValueError(
                 f"reader {self.reader!r} needs the name of its file {lacking[0]!r} in {self.raw}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _search_has_a_split(self) -> Self:
+        if self.is_search and self.split != SplitConfig():
+            raise ValueError(
+                f"the queries of {self.reader} data are split already; leave out split: {self.split.kind}"
             )
         return self
 

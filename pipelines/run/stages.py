@@ -23,6 +23,7 @@ from pipelines.results.cell import Cell, CellName, Failure
 from pipelines.results.reading import read_cells, read_dataset, write_results
 from pipelines.results.summary import summarise
 from pipelines.run.progress import CONSOLE, MetricLogger, progress
+from recsys.cuts import SplitRule
 from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.reachability import seen_targets
 from recsys.evaluation.scores import QueryScores, evaluation_set_digest
@@ -56,19 +57,20 @@ def ingest(raw: Path | None, config: Config, inputs: Inputs, out: Path) -> None:
     """
     from recsys.texts.item_texts import item_texts, write_texts  # noqa: PLC0415 — polars, for this stage only
 
-    corpus = read_raw(config, raw, out / "raw")
-    check_enough(corpus)
-    for what, count in {"malformed lines left out": corpus.skipped_lines, **corpus.notes}.items():
+    corpus, rule = read_raw(config, raw, out / "raw"), SplitRule(**config["split"])
+    check_enough(corpus, rule)
+    notes = {**corpus.notes, **write_split(corpus, out, rule)}
+    for what, count in {"malformed lines left out": corpus.skipped_lines, **notes}.items():
         if count:
             CONSOLE.print(f"  {what.replace('_', ' ')}: {count:,}", style="yellow")
     corpus.items.write_parquet(out / "items.parquet")
     write_texts(item_texts(corpus.items), out / "texts.parquet")
-    write_split(corpus, out)
     (out / "categories.json").write_text(json.dumps(corpus.top_categories()) + "\n")
     catalogue = hashlib.sha256("\n".join(corpus.items["item_id"]).encode()).hexdigest()
     facts = {
         **corpus.statistics(),
-        "notes": corpus.notes,
+        "notes": notes,
+        "split": rule.describe() if corpus.queries is None else "the corpus' own test queries",
         "skipped_lines": corpus.skipped_lines,
         "term_ids": corpus.term_ids,
         "digest": corpus.digest(),
@@ -277,7 +279,7 @@ def report(config: Config, inputs: Inputs, out: Path, *, cells: Sequence[Cell] |
     results = summarise(
         config["title"],
         dataset,
-        _protocol(evaluation, is_search="queries" in dataset.counts),
+        _protocol(evaluation, json.loads((inputs["corpus"] / "corpus.json").read_text())["split"]),
         read_cells(config["cells"], inputs) if cells is None else cells,
         reference=evaluation["reference"],
         metric=evaluation["metric"],
@@ -298,13 +300,12 @@ def sibling_path(out: Path, what: str) -> Path:
     return out.parent / f"{out.name.rpartition('.partial-')[0]}.{what}"
 
 
-def _protocol(evaluation: Config, *, is_search: bool) -> str:
-    """Describe in words how a benchmark is evaluated."""
-    queries = "the corpus' own test queries" if is_search else "leave-one-out"
+def _protocol(evaluation: Config, split: str) -> str:
+    """Describe in words how a benchmark is evaluated; ``split`` says what the test queries are."""
     seen = "left out" if evaluation["exclude_seen"] else "kept"
     least = evaluation["relevant_gain"]
     relevant = f", targets relevant from a gain of {least:g} on" if least else ""
-    return f"{queries}, full catalogue, items of a user's own history {seen}{relevant}"
+    return f"{split}, full catalogue, items of a user's own history {seen}{relevant}"
 
 
 def _read_examples(inputs: Inputs) -> Split:

@@ -69,6 +69,8 @@ class Corpus:
         term_ids: Whether the texts are numbers in place of words. A sentence encoder cannot understand them.
         skipped_lines: Number of broken lines of the source that were left out.
         notes: Other counts of the reader by name, such as ``items_without_metadata``.
+        has_times: Whether the source has times. If not, ``timestamp`` holds the positions of interactions in
+            their user's sequence.
 
     Raises:
         ValueError: If a frame is not as described here; the message names the frame and the problem.
@@ -90,6 +92,7 @@ class Corpus:
     term_ids: bool = False
     skipped_lines: int = 0
     notes: dict[str, int] = field(default_factory=dict)
+    has_times: bool = True
 
     def __post_init__(self) -> None:
         _check_columns("items", self.items, ITEMS)
@@ -134,6 +137,18 @@ class Corpus:
             "mean_length": len(self.interactions) / max(1, users),
             **query_count,
         }
+
+    def has_clock(self) -> bool:
+        """Return whether ``timestamp`` can be compared between users.
+
+        It cannot where the source has no times, nor where the same number of seconds lies between any two
+        interactions of a user that follow each other: then the times are positions in another form.
+        """
+        if not self.has_times:
+            return False
+        users, times = self.interactions["user_id"].to_physical(), self.interactions["timestamp"]
+        gaps = (times[1:] - times[:-1]).filter(users[1:] == users[:-1])
+        return len(gaps) < 2 or gaps.min() != gaps.max()
 
     def top_categories(self) -> list[str | None]:
         """Return each item's category at :attr:`category_level`, or None if the item has fewer categories."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -92,7 +93,7 @@ def read_sequence_file(
     events = lines.with_columns(timestamp=positions).explode("item_id", "timestamp")
     interactions = _interactions(sequences, events, k_core, "first")
     metadata = None if texts is None else _read_metadata(texts, "texts", "item_id", TEXTS)
-    return _corpus(interactions, metadata, texts, skipped)
+    return replace(_corpus(interactions, metadata, texts, skipped), has_times=False)
 
 
 @reader
