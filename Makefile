@@ -7,9 +7,10 @@
 # make check     style and types
 # make bench     timings, kept in workspace/benchmarks.txt
 # make fuzz      a million broken lines for the readers of corpora; `make fuzz SEED=7` for others
+# make faults    what a run survives: kills, full disks, damaged files; the table of docs/reliability.md (an hour)
 # make readme    the README's table of tokenizers, from recipes.py
 # make docs      the documentation as a site, in site/
-.PHONY: demo test test-all coverage check bench fuzz readme docs clean
+.PHONY: demo test test-all coverage check bench fuzz faults readme docs clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= python3
@@ -49,6 +50,9 @@ fuzz: $(DEV)
 	$(call install,fuzz)
 	$(BIN)/python -m tests.fuzz --seed $(SEED)
 	$(BIN)/python -m tests.fuzz --atheris --seed $(SEED)
+
+faults: $(DEV)
+	$(BIN)/python -m tests.faults --seed $(SEED) --table docs/reliability.md
 
 readme: $(DEV)
 	$(BIN)/python tests/test_readme.py
