@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,9 @@ from pipelines.config.fields import UserPath
 from pipelines.paths import user_path
 from recsys.cuts import SplitKind, SplitRule
 from recsys.datasets.readers import READERS, is_search
+
+Ties = Literal["file", "shuffle", "last_together"]
+"""What may become of events of a user at the same time."""
 
 
 class ShopConfig(Section):
@@ -77,6 +80,9 @@ class DataConfig(Section):
         shop: A made-up shop in place of files.
         split: How sequences are split into training, validation and test. A search corpus has a split of its
             own.
+        ties: What becomes of events of a user at the same time. ``file`` keeps the order of the file,
+            ``shuffle`` takes a random order, and ``last_together`` holds all of them out together or none.
+        ties_seed: Seed of the random order.
         files: Parameter of the reader to the name of the file.
         options: All other parameters of the reader.
     """
@@ -85,6 +91,8 @@ class DataConfig(Section):
     raw: UserPath | None = None
     shop: ShopConfig | None = None
     split: SplitConfig = SplitConfig()
+    ties: Ties = "file"
+    ties_seed: int = Field(0, strict=True, ge=0, lt=2**32)
     files: dict[str, str] = Field({})
     options: dict[str, Any] = Field({})
 
@@ -142,6 +150,16 @@ class DataConfig(Section):
             raise ValueError(
                 f"the queries of {self.reader} data are split already; leave out split: {self.split.kind}"
             )
+        if self.is_search and self.ties != "file":
+            raise ValueError(
+                f"the queries of {self.reader} data say what comes before them; leave out ties: {self.ties}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _seed_is_used(self) -> Self:
+        if self.ties_seed and self.ties != "shuffle":
+            raise ValueError(f"ties_seed is only used by ties: shuffle, not {self.ties}; leave it out")
         return self
 
     @property

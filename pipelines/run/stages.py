@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,8 @@ def ingest(raw: Path | None, config: Config, inputs: Inputs, out: Path) -> None:
     """
     from recsys.texts.item_texts import item_texts, write_texts  # noqa: PLC0415 — polars, for this stage only
 
-    corpus, rule = read_raw(config, raw, out / "raw"), SplitRule(**config["split"])
+    corpus = read_raw(config, raw, out / "raw")
+    rule = SplitRule(**config["split"], together=config["ties"] == "last_together")
     check_enough(corpus, rule)
     notes = {**corpus.notes, **write_split(corpus, out, rule)}
     for what, count in {"malformed lines left out": corpus.skipped_lines, **notes}.items():
@@ -70,7 +72,7 @@ def ingest(raw: Path | None, config: Config, inputs: Inputs, out: Path) -> None:
     facts = {
         **corpus.statistics(),
         "notes": notes,
-        "split": rule.describe() if corpus.queries is None else "the corpus' own test queries",
+        "split": _split_in_words(config, rule) if corpus.queries is None else "the corpus' own test queries",
         "skipped_lines": corpus.skipped_lines,
         "term_ids": corpus.term_ids,
         "digest": corpus.digest(),
@@ -88,6 +90,7 @@ def read_raw(config: Config, raw: Path | None, shop: Path) -> Corpus:
         shop: Folder to write the files of a made-up shop into.
     """
     from pipelines.config.base import checked_arguments  # noqa: PLC0415
+    from recsys.datasets.interactions import shuffle_ties  # noqa: PLC0415
     from recsys.datasets.readers import READERS, read_corpus  # noqa: PLC0415
     from recsys.datasets.synthetic import shop_options, write_shop  # noqa: PLC0415
 
@@ -98,7 +101,23 @@ def read_raw(config: Config, raw: Path | None, shop: Path) -> Corpus:
     else:
         files = {parameter: (raw or Path()) / file for parameter, file in config["files"].items()}
     # Options were kept as JSON; convert them back to what the reader's annotations ask for.
-    return read_corpus(name, **files, **checked_arguments(f"reader {name!r}", READERS.load(name), options))
+    corpus = read_corpus(name, **files, **checked_arguments(f"reader {name!r}", READERS.load(name), options))
+    if config["ties"] != "shuffle":
+        return corpus
+    if not corpus.has_clock():
+        raise ValueError(
+            "this corpus has no times, only the order of each user's events (timestamps are positions), so "
+            "no ties are known: ties: shuffle needs a source with times"
+        )
+    return replace(corpus, interactions=shuffle_ties(corpus.interactions, config["ties_seed"]))
+
+
+def _split_in_words(config: Config, rule: SplitRule) -> str:
+    """Return one line on what scores measure, under the section ``data`` and its rule."""
+    shuffled = (
+        f", equal times in random order (seed {config['ties_seed']})" if config["ties"] == "shuffle" else ""
+    )
+    return rule.describe() + shuffled
 
 
 def embed(config: Config, inputs: Inputs, out: Path) -> None:

@@ -141,14 +141,14 @@ class Corpus:
     def has_clock(self) -> bool:
         """Return whether ``timestamp`` can be compared between users.
 
-        It cannot where the source has no times, nor where the same number of seconds lies between any two
-        interactions of a user that follow each other: then the times are positions in another form.
+        It cannot where the source has no times, nor where the same number of seconds, not 0, lies between any
+        two interactions of a user that follow each other: then the times are positions in another form.
         """
         if not self.has_times:
             return False
         users, times = self.interactions["user_id"].to_physical(), self.interactions["timestamp"]
         gaps = (times[1:] - times[:-1]).filter(users[1:] == users[:-1])
-        return len(gaps) < 2 or gaps.min() != gaps.max()
+        return len(gaps) < 2 or gaps.min() != gaps.max() or gaps[0] == 0
 
     def top_categories(self) -> list[str | None]:
         """Return each item's category at :attr:`category_level`, or None if the item has fewer categories."""

@@ -99,7 +99,7 @@ def _times(interactions: pl.DataFrame) -> Facts:
     return {
         "first": _date_or_number(int(first)),  # type: ignore[arg-type]
         "last": _date_or_number(int(last)),  # type: ignore[arg-type]
-        "same time as the one before": f"{tied:.1%}, kept in the order of the file",
+        "same time as the one before": f"{tied:.1%}, ordered as data.ties says",
     }
 
 

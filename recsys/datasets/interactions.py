@@ -97,6 +97,28 @@ def interactions_of(
     return pl.DataFrame([users, items, times[order]])
 
 
+def shuffle_ties(interactions: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Return interactions in which those of a user at the same time are in a random order.
+
+    The order depends on the interactions and the seed alone, not on the order they came in.
+
+    Args:
+        interactions: What :func:`interactions_of` returned.
+        seed: Seed of the random order.
+
+    Example:
+        >>> events = pl.DataFrame(
+        ...     {"user_id": ["u"] * 4, "item_id": ["a", "b", "c", "d"], "timestamp": [1, 2, 2, 2]}
+        ... )
+        >>> shuffle_ties(interactions_of(events), seed=1)["item_id"].to_list()
+        ['a', 'c', 'd', 'b']
+    """
+    users, times = _codes(interactions["user_id"]), interactions["timestamp"].to_numpy()
+    by_item = np.lexsort((_codes(interactions["item_id"]), times, users))
+    shuffled = np.lexsort((np.random.default_rng(seed).random(len(users)), times, users))
+    return interactions[by_item[shuffled]]
+
+
 def check_core(path: Path, interactions: pl.DataFrame, k_core: int, rows: str) -> None:
     """Raise an error if no interactions of a file are left in the k-core.
 

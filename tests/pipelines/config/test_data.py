@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
 from pipelines.config.data import DataConfig
 from pipelines.run import stages
 from recsys.cuts import SplitRule
-from recsys.splits import read_split
+from recsys.splits import read_sequences, read_split
 
 
 def data(**values: Any) -> DataConfig:
@@ -56,6 +59,67 @@ def test_a_reader_may_not_take_a_key_of_the_section(tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValidationError, match="has a parameter 'split', a key of every section data"):
         DataConfig.model_validate({"reader": "greedy_reader:read", "raw": "x", "log": "y"})
+
+
+def orders(folder: Path, **values: Any) -> tuple[list[tuple[str, ...]], dict[str, Any]]:
+    """The sequence of each user after a table was read, and the facts of the corpus."""
+    chosen = {"reader": "table", "raw": str(folder), "interactions": "log.csv", "k_core": 1, **values}
+    section = DataConfig.model_validate(chosen)
+    out = folder / "out"
+    out.mkdir(exist_ok=True)
+    stages.ingest(section.raw, section.model_dump(mode="json"), {}, out)
+    names = np.array(pl.read_parquet(out / "items.parquet")["item_id"].to_list())
+    sequences = read_sequences(out / "sequences.parquet").items
+    facts = json.loads((out / "corpus.json").read_text())
+    return [tuple(names[sequences[row]].tolist()) for row in range(len(sequences))], facts
+
+
+def write_log(folder: Path, rows: list[tuple[str, str, int]]) -> None:
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(folder / "log.csv")
+
+
+DAY = [(f"u{user:02d}", f"i{item}", time) for user in range(60) for item, time in enumerate([1, 2, 4, 4, 4])]
+
+
+def test_shuffled_ties_are_in_every_order_and_other_events_stay(tmp_path: Path) -> None:
+    write_log(tmp_path, DAY)
+    assert set(orders(tmp_path)[0]) == {("i0", "i1", "i2", "i3", "i4")}
+    shuffled, facts = orders(tmp_path, ties="shuffle")
+    assert {order[:2] for order in shuffled} == {("i0", "i1")}
+    assert {order[2:] for order in shuffled} == set(permutations(["i2", "i3", "i4"]))
+    assert facts["split"].endswith(", equal times in random order (seed 0)")
+    assert orders(tmp_path, ties="shuffle", ties_seed=1)[0] != shuffled
+    write_log(tmp_path, DAY[::-1])
+    assert orders(tmp_path, ties="shuffle")[0] == shuffled, "the order of the file does not matter"
+
+
+def test_last_together_asks_for_all_events_at_the_last_time_and_counts_who_has_no_other(
+    tmp_path: Path,
+) -> None:
+    write_log(tmp_path, [*DAY, *[("x", f"i{item}", 7) for item in range(4)]])
+    _, facts = orders(tmp_path, ties="last_together")
+    assert facts["notes"]["users_without_test_query"] == 1
+    assert "events at one time are asked for together" in facts["split"]
+    test = read_split(tmp_path / "out").test
+    assert len(test) == 60
+    assert {tuple(sorted(test.targets[row].tolist())) for row in range(60)} == {(2, 3, 4)}
+
+
+@pytest.mark.parametrize("ties", ["shuffle", "last_together"])
+def test_ties_of_a_corpus_without_times_are_not_known(ties: str, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("".join(f"u{user} a b c d e\n" for user in range(9)))
+    section = DataConfig.model_validate(
+        {"reader": "sequences", "raw": str(tmp_path), "sequences": "lines.txt", "k_core": 1, "ties": ties}
+    )
+    with pytest.raises(ValueError, match=f"has no times.* ties: {ties} needs a source with times"):
+        stages.ingest(section.raw, section.model_dump(mode="json"), {}, tmp_path)
+
+
+def test_a_seed_of_ties_without_use_and_ties_of_a_search_are_refused() -> None:
+    with pytest.raises(ValidationError, match="ties_seed is only used by ties: shuffle"):
+        data(ties_seed=1)
+    with pytest.raises(ValidationError, match="leave out ties: shuffle"):
+        DataConfig.model_validate({"reader": "esci", "shop": {}, "ties": "shuffle"})
 
 
 @pytest.mark.parametrize(
