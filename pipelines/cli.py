@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 SIGNALS = EndingOnSignals()
+_PREFECT_FAILED = "Failed to reach API"
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key of the file: data.raw=FOLDER.")
@@ -221,12 +222,17 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("GRITREC_TRACEBACK"):
             raise
-        expected = isinstance(error, (ValueError, OSError, ImportError))
-        what = str(error) if expected else f"{type(error).__name__}: {error} (GRITREC_TRACEBACK=1 says where)"
-        if type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
-            what = f"Prefect's server did not answer ({error}); the same command goes on where this one was"
-        ERR.print(words(("Error: ", "bold red"), what), soft_wrap=True)
+        ERR.print(words(("Error: ", "bold red"), _explained(error)), soft_wrap=True)
         sys.exit(1)
+
+
+def _explained(error: Exception) -> str:
+    """Return what an error says, and how to find out where it was raised if it is none of a user's making."""
+    if type(error).__module__.partition(".")[0] in ("httpx", "httpcore") or _PREFECT_FAILED in str(error):
+        return f"Prefect's server did not answer ({error}); the same command goes on where this one was"
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        return str(error)
+    return f"{type(error).__name__}: {error} (GRITREC_TRACEBACK=1 says where)"
 
 
 if __name__ == "__main__":

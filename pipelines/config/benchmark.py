@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Annotated, Any, Self
+from unicodedata import normalize
 
 import yaml
 from pydantic import Field, field_serializer, field_validator, model_validator
@@ -140,7 +141,9 @@ class BenchmarkConfig(Section):
     @field_validator("tokenizers", "retrievers")
     @classmethod
     def _distinct_names(cls, entries: tuple[Any, ...]) -> tuple[Any, ...]:
-        names = [entry.name for entry in entries]
+        names = [
+            normalize("NFC", entry.name) for entry in entries
+        ]  # one text in two spellings looks the same
         for name in names:
             if name in (NO_TOKENIZER, NO_RETRIEVER):
                 raise ValueError(f"{name!r} stands for none in tables; give it another 'name'")
@@ -175,6 +178,17 @@ class BenchmarkConfig(Section):
             raise ValueError("there is nothing to compare: list tokenizers, retrievers or both")
         if not self.tokenizers and (needy := self.retrievers_with_ids()):
             raise ValueError(f"retriever {needy[0].name!r} uses semantic IDs, so list at least one tokenizer")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_of_all_fits_are_in_range(self) -> Self:
+        for retriever in self.retrievers:
+            further = 1000 * (retriever.times - 1)
+            if max(self.seeds) + further >= 2**32:
+                raise ValueError(
+                    f"seeds: the last of {retriever.times} fits of retriever {retriever.name!r} would have "
+                    f"the seed {max(self.seeds)} + {further}, and seeds must be below {2**32}"
+                )
         return self
 
     @model_validator(mode="after")

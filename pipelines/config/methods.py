@@ -31,7 +31,7 @@ class TextConfig(Section):
         params: Other constructor arguments of the encoder.
     """
 
-    encoder: str = Field(default="lsa", min_length=1)
+    encoder: str = Field(default="lsa", pattern=r"^\S(.*\S)?$")
     dimensions: int = Field(default=256, ge=1, le=2**16)
     params: dict[str, Any] = Field(default={})
 

@@ -41,9 +41,13 @@ def check_prefect(api: str) -> None:
             netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path.rstrip('/')}/health"
         )
         urllib.request.build_opener().open(anonymous.geturl(), timeout=_TIMEOUT).close()
-    except urllib.error.HTTPError as error:  # whatever it is, something answers
-        if error.code in (502, 503, 504):
-            raise ValueError(_unreachable(api, f"HTTP status {error.code}", without)) from error
+    except urllib.error.HTTPError as error:
+        is_cloud = (parts.hostname or "").endswith("prefect.cloud")
+        asks_for_credentials = error.code in (401, 403)  # which Prefect sends, unlike this request
+        if not (asks_for_credentials or is_cloud):
+            what = "which is not Prefect's API, whose address ends in /api" if error.code == 404 else ""
+            reason = ", ".join(filter(None, (f"HTTP status {error.code}", what)))
+            raise ValueError(_unreachable(api, reason, without)) from error
     except OSError as error:
         raise ValueError(_unreachable(api, getattr(error, "reason", error), without)) from error
     except (ValueError, HTTPException) as error:

@@ -161,7 +161,8 @@ def test_a_later_setting_may_change_a_part_of_an_earlier_one(tiny: Path) -> None
         ("semantic_ids.learning_rate=nan", "learning_rate = 'nan': Input should be a finite number"),
         ("data.shop.items=1000000000000", "data.shop.items: Input should be less than or equal to"),
         ("text.dimensions=1000000000", "text.dimensions: Input should be less than or equal to"),
-        ("text.encoder=''", "text.encoder: String should have at least 1 character"),
+        ("text.encoder=''", "text.encoder: String should match pattern"),
+        ("text.encoder=' '", "text.encoder: String should match pattern"),
         ("tokenizers.1={codes: {file: c.csv, column: [a, a]}}", "name one column for each level, each once"),
         ("workspace=''", "workspace: the path is empty"),
         ("workspace=s3://bucket/ws", "workspace: 's3://bucket/ws' is an address"),
@@ -347,6 +348,18 @@ def test_a_corpus_of_queries_is_a_search(tiny: Path) -> None:
 )
 def test_what_a_reader_cannot_use_is_named(tiny: Path, setting: str, expected: str) -> None:
     assert expected in complaint(tiny, setting)
+
+
+def test_the_seeds_of_all_fits_of_an_ensemble_are_in_range(tiny: Path) -> None:
+    ensemble = "retrievers=[popularity, sasrec, {kind: ensemble, members: [sasrec], times: 3}]"
+    load_config(tiny, [ensemble, "seeds=[4294965295]"])
+    message = complaint(tiny, ensemble, "seeds=[4294965296]")
+    assert "the last of 3 fits of retriever 'ensemble' would have the seed 4294965296 + 2000" in message
+
+
+def test_two_names_that_look_the_same_are_the_same(tiny: Path) -> None:
+    message = complaint(tiny, 'tokenizers=[{recipe: lsh, name: "\u00e9"}, {recipe: lsh, name: "e\u0301"}]')
+    assert "'é' is listed twice" in message
 
 
 def test_baselines_alone_need_no_tokenizers(tiny: Path) -> None:
