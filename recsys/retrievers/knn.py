@@ -14,7 +14,7 @@ from recsys.examples import Examples, Ragged, Ranking
 from recsys.retrievers.base import FitContext, FitData, Retriever
 from recsys.retrievers.top_k import best_columns
 from semantic_ids.ranges import check_numbers
-from semantic_ids.types import Floats
+from semantic_ids.types import Floats, Ints
 
 _SCORES_AT_ONCE = 2**22
 """Number of scores, queries times items, that are in memory at once."""
@@ -109,12 +109,13 @@ class NearestItems(Retriever):
 
     def _scores(self, history: Ragged) -> Floats:
         """Return the score of every item for each history, ``(Q, N)`` float32, at least 0."""
-        lengths = history.lengths
-        steps_back = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
-        weights = sp.csr_array(
-            (self.decay**steps_back, (history.row_ids(), history.flat())), (len(history), self.ids.num_items)
-        )
+        cells = (history.row_ids(), history.flat())
+        weights = sp.csr_array((self.weights(history), cells), (len(history), self.ids.num_items))
         return self.likeness(weights).astype(np.float32)
+
+    def weights(self, history: Ragged) -> npt.NDArray[np.float64]:
+        """Return the weight of each of ``history.flat()``, ``(M,)``; by default a power of :attr:`decay`."""
+        return np.power(self.decay, steps_back(history), dtype=np.float64)
 
     def likeness(self, weights: sp.csr_array) -> npt.NDArray[np.float64]:
         """Return the scores of all items, given the weights of the items in the histories.
@@ -175,6 +176,12 @@ class KnnSum(NearestItems):
         """Return ``(N, users + words)``: inner products of the joined vectors are the weighted sum."""
         of_users, of_words = _user_vectors(train, num_items), _word_vectors(texts)
         return sp.hstack([of_users, np.sqrt(self.content) * of_words], format="csr")
+
+
+def steps_back(history: Ragged) -> Ints:
+    """Return for each of ``history.flat()`` the number of items that follow it in its row, ``(M,)``."""
+    lengths = history.lengths
+    return np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
 
 
 def _user_vectors(train: Examples, num_items: int) -> sp.csr_array:

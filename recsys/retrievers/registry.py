@@ -14,6 +14,7 @@ RETRIEVERS: Registry[type[Retriever]] = Registry(
         "content-knn": "recsys.retrievers.knn:ContentKnn",
         "knn-sum": "recsys.retrievers.knn:KnnSum",
         "transition-knn": "recsys.retrievers.transitions:TransitionKnn",
+        "pctm": "recsys.retrievers.pctm:Pctm",
         "bm25": "recsys.retrievers.bm25:Bm25",
         "sasrec": "recsys.retrievers.sasrec:SasRec",
         "dual-encoder": "recsys.retrievers.dual_encoder:DualEncoder",

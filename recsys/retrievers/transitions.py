@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -51,13 +51,7 @@ class TransitionKnn(NearestItems):
     def vectors(self, train: Examples, texts: Sequence[str], num_items: int) -> sp.csr_array:
         """Return ``(N, N)``: row i holds the scores of all items for a history that consists of i alone."""
         sequences = train.sequences()
-        counts = sum(
-            (
-                self.fade ** (distance - 1) * _pair_counts(sequences, distance, num_items)
-                for distance in range(1, min(self.window + 1, int(sequences.lengths.max(initial=1))))
-            ),
-            sp.csr_array((num_items, num_items)),
-        )
+        counts = transition_counts(sequences, self.window, num_items, lambda d: self.fade ** (d - 1))
         both = sp.csr_array(counts + 0.5 * counts.T)
         both.setdiag(0)
         both.eliminate_zeros()
@@ -70,6 +64,25 @@ class TransitionKnn(NearestItems):
         """Return scores ``(Q, N)`` for the weights ``(Q, N)`` of the items in the histories."""
         scores: npt.NDArray[np.float64] = (weights @ self._vectors).toarray()
         return scores
+
+
+def transition_counts(
+    sequences: Ragged, window: int, num_items: int, weight: Callable[[int], float]
+) -> sp.csr_array:
+    """Count how often one item comes soon after another.
+
+    Args:
+        sequences: Each user's items, oldest first.
+        window: Largest distance that is counted.
+        num_items: Number of items N.
+        weight: What a pair of items at a distance d, from 1 to ``window``, adds to the count.
+
+    Returns:
+        ``(N, N)`` float64: at row i, column j the count of j after i.
+    """
+    longest = min(window, int(sequences.lengths.max(initial=1)) - 1)
+    by_distance = (weight(d) * _pair_counts(sequences, d, num_items) for d in range(1, longest + 1))
+    return sum(by_distance, sp.csr_array((num_items, num_items)))
 
 
 def _pair_counts(sequences: Ragged, distance: int, num_items: int) -> sp.csr_array:
