@@ -268,7 +268,7 @@ class Explodes(Planes):
 
     def fit(self, embeddings: Tensor, **options: Any) -> Any:
         super().fit(embeddings, **options)
-        self.planes = self.planes * self.learning_rate * 1e10
+        self.planes = self.planes * self.learning_rate * 1e30
         return self
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from semantic_ids.digest import content_digest
 from semantic_ids.files import atomic_write
 from semantic_ids.plugins import saved_class
-from semantic_ids.randomness import seeded
+from semantic_ids.randomness import float32_numbers, seeded
 
 
 class Persistent:
@@ -92,7 +92,7 @@ class Persistent:
         """
         for name, value in facts.items():
             setattr(self, name, value)
-        with seeded(0):
+        with seeded(0), float32_numbers():
             self.build(facts)
         left = dict(state)
         for name, module in self._modules():

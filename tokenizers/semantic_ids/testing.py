@@ -223,15 +223,15 @@ def a_training_that_diverges_stops(make: Make) -> None:
     params = tokenizer.params()
     if "learning_rate" not in params:
         raise Skip("there is no argument learning_rate")
-    tokenizer = type(tokenizer)(**{**params, "learning_rate": 1e30})
     try:
+        tokenizer = type(tokenizer)(**{**params, "learning_rate": 1e9})
         tokenizer.fit(_embeddings(), seed=3)
     except ValueError:
         return
     bad = [name for name, value in tokenizer.state().items() if not value.isfinite().all()]
     expect(
         not bad,
-        f"with learning_rate=1e30 fit learned NaN or infinite values in {bad}; raise "
+        f"with learning_rate=1e9 fit learned NaN or infinite values in {bad}; raise "
         "semantic_ids.errors.TrainingDivergedError where the loss is not finite",
     )
 

@@ -162,6 +162,7 @@ def _checked_fit(fit: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``fit`` with checks of its embeddings and of what it learned; it also records their width."""
 
     @functools.wraps(fit)
+    @float32_numbers()
     def checked(self: Tokenizer, embeddings: Tensor, **options: Any) -> Any:
         # A subclass may call this method through super() with features of its own instead of embeddings.
         if type(self).fit is not checked:
@@ -169,7 +170,7 @@ def _checked_fit(fit: Callable[..., Any]) -> Callable[..., Any]:
         check_whole(0, MAX_SEED, seed=options.get("seed", 0))
         embeddings = check_embeddings(embeddings, at_least=1)
         self.fitted_width = embeddings.shape[1]
-        with _unchanged(self, "fit", embeddings), float32_numbers():
+        with _unchanged(self, "fit", embeddings):
             fitted = fit(self, embeddings, **options)
         _require_no_nan(self)
         return fitted
@@ -181,11 +182,12 @@ def _checked_encode(encode: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``encode`` with checks of its embeddings and of its codes."""
 
     @functools.wraps(encode)
+    @float32_numbers()
     def checked(self: Tokenizer, embeddings: Tensor) -> Any:
         if type(self).encode is not checked:
             return encode(self, embeddings)
         embeddings = check_embeddings(embeddings, width=_fitted_width(self))
-        with _unchanged(self, "encode", embeddings), float32_numbers():
+        with _unchanged(self, "encode", embeddings):
             codes = encode(self, embeddings)
         sizes = getattr(self, "codebook_sizes", None)
         check_returned_codes(f"{type(self).__name__}.encode", codes, sizes, len(embeddings))
@@ -198,12 +200,12 @@ def _checked_distances(measure: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``last_level_distances`` with checks of its embeddings and of its distances."""
 
     @functools.wraps(measure)
+    @float32_numbers()
     def checked(self: Tokenizer, embeddings: Tensor) -> Any:
         if type(self).last_level_distances is not checked:
             return measure(self, embeddings)
         embeddings = check_embeddings(embeddings, width=_fitted_width(self))
-        with float32_numbers():
-            distances = measure(self, embeddings)
+        distances = measure(self, embeddings)
         shape = (len(embeddings), self.codebook_sizes[-1])
         method = f"{type(self).__name__}.last_level_distances"
         check_returned_numbers(method, distances, torch.float64, shape, at_least=0)
@@ -216,13 +218,13 @@ def _checked_decode(decode: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``decode`` with checks of its codes and of its embeddings."""
 
     @functools.wraps(decode)
+    @float32_numbers()
     def checked(self: Tokenizer, codes: Tensor) -> Any:
         if type(self).decode is not checked:
             return decode(self, codes)
         width = _fitted_width(self)
         codes = check_codes(codes, self.codebook_sizes)
-        with float32_numbers():
-            decoded = decode(self, codes)
+        decoded = decode(self, codes)
         check_returned_numbers(f"{type(self).__name__}.decode", decoded, torch.float32, (len(codes), width))
         return decoded
 
