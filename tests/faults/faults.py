@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 from tests.faults.benchmark import Benchmark, ended, kill, session_of
@@ -173,19 +174,20 @@ def read_only(arena: Arena) -> Problems:
 
 
 def damaged(arena: Arena) -> Problems:
-    """A byte flipped, a file cut or deleted, for every kind of file of every stage."""
-    kinds = {}
+    """A bit flipped, a file cut or deleted: each kind of file, one of every stage at once."""
+    kinds: dict[str, dict[tuple[str, ...], Path]] = {}
     for path in sorted(arena.done.glob("stages/*/*/**/*")):
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and path.stat().st_size and not path.name.startswith("."):
             stage, _, *parts = path.relative_to(arena.done / "stages").parts
-            kinds[stage, *parts] = path.relative_to(arena.done)
-    for file in kinds.values():
+            kinds.setdefault(stage, {})[tuple(parts)] = path.relative_to(arena.done)
+    for files in zip_longest(*(of_stage.values() for of_stage in kinds.values())):
         for damage in (_flip, _cut, Path.unlink):
             benchmark = arena.copied()
-            path = benchmark.workspace / file
-            if path.stat().st_size:
-                damage(path)
-                yield arena.mended(benchmark)
+            together = [file for file in files if file]
+            for file in together:
+                damage(benchmark.workspace / file)
+            yield arena.mended(benchmark)
+            yield from ([] for _ in together[1:])
 
 
 def _flip(path: Path) -> None:
