@@ -21,7 +21,7 @@ from recsys.texts.embedding import find_encoder
 from recsys.texts.encoder import TEXT_ENCODERS
 from semantic_ids.registry import TOKENIZERS
 
-VERSIONS = {"ingest": 8, "embed": 4, "tokenize": 4, "fit": 6, "score": 5, "report": 6}
+VERSIONS = {"ingest": 9, "embed": 5, "tokenize": 5, "fit": 7, "score": 5, "report": 6}
 """Version of each stage: raise it when the same inputs should give something else."""
 
 
