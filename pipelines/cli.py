@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from pipelines.audit_cli import audit
 from pipelines.data_cli import data
 from pipelines.paths import user_path
 from pipelines.redaction import redacted
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="Which tokenizer gives the semantic IDs that recommend best, and is the difference real?",
 )
 app.add_typer(data, name="data")
+app.command()(audit)
 SIGNALS = EndingOnSignals()
 _PREFECT_FAILED = "Failed to reach API"
 
