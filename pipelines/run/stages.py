@@ -306,7 +306,7 @@ def report(config: Config, inputs: Inputs, out: Path, *, cells: Sequence[Cell] |
         failures=[Failure(CellName(*name), *about) for name, *about in config["failures"]],
     )
     write_results(results, out)
-    (out / "report.html").write_text(html_report(results))
+    (out / "report.html").write_text(html_report(results), encoding="utf-8")
 
 
 def sibling_path(out: Path, what: str) -> Path:

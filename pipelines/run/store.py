@@ -78,7 +78,8 @@ class Store:
     def folder(self, step: Step) -> Path:
         """Return where the step's result is, under whichever label it was computed, or will be."""
         stage, digits = self.root / step.stage, step.digest[:_DIGITS]
-        label = re.sub(r"[^\w.·-]+", "_", step.label)[:_LABEL_LENGTH]
+        # In ASCII, as not every locale can write other characters in names of files.
+        label = re.sub(r"[^\w.-]+", "_", step.label, flags=re.ASCII)[:_LABEL_LENGTH]
         return next(stage.glob(f"*-{digits}"), stage / f"{label}-{digits}")
 
     def done(self, step: Step) -> bool:
