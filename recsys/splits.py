@@ -194,11 +194,10 @@ def split_counts(sequences: Sequences, cuts: Cuts) -> dict[str, int]:
         ``users_without_test_query``; ``test_queries_of_users_new_to_training``; ``test_targets``; among them
         ``test_targets_new_to_training``, whose items training does not have.
     """
-    split = split_at(sequences, cuts)
     has_test = cuts.test_stops > cuts.test_starts
     known = np.zeros(int(sequences.items.values.max(initial=-1)) + 1, dtype=np.bool_)
     known[Ragged(sequences.items.values, sequences.items.starts, cuts.train_stops).flat()] = True
-    targets = split.test.targets.flat()
+    targets = _held_out(sequences, cuts.test_starts, cuts.test_stops).targets.flat()
     return {
         "users_without_test_query": int((~has_test).sum()),
         "test_queries_of_users_new_to_training": int(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import plotly.graph_objects as go
@@ -19,6 +20,7 @@ from pipelines.report.tables import (
 )
 from pipelines.report.verdicts import verdicts
 from pipelines.results.rows import Results
+from recsys.audit.findings import Finding
 
 _COLLISIONS_NOTE = """<em>Collisions</em>: share of items whose codes another item has too. Such items
 get the same score, unless a column <em>collisions by</em> says otherwise. By <em>digit</em>: one more
@@ -40,8 +42,13 @@ random flips of the differences' signs, both adjusted likewise; and the 95 % per
 bootstrap.</p>"""
 
 
-def html_report(results: Results) -> str:
-    """Return the page."""
+def html_report(results: Results, findings: Sequence[Finding] = ()) -> str:
+    """Return the page.
+
+    Args:
+        results: The results.
+        findings: What an audit of the data found.
+    """
     question = "which tokenizer recommends best?" if results.rows else "what are the semantic IDs like?"
     title = f"{escape(results.title)}: {question}"
     counts = (f"{count:,} {name}" for name, count in results.dataset.counts.items())
@@ -66,6 +73,7 @@ def html_report(results: Results) -> str:
 {_scores_section(results) if results.rows else ""}
 {_failures_section(results) if results.failures else ""}
 {_tokenizers_section(results) if results.tokenizers else ""}
+{_audit_section(findings) if findings else ""}
 </body>
 </html>
 """
@@ -93,6 +101,24 @@ seeds.
 {_COLLISIONS_NOTE}{_DIAGNOSTICS_NOTE if results.diagnostic_names() else ""}</p>
 {"".join(parts)}
 {_TESTS_NOTE if parts else ""}"""
+
+
+def _audit_section(findings: Sequence[Finding]) -> str:
+    """Return what of the scores could be an artefact of the data; findings that are in order in one line."""
+    serious = sorted(
+        (one for one in findings if one.severity != "ok"), key=lambda one: one.severity == "note"
+    )
+    lines = [
+        f"<li><strong>{one.severity}: {escape(one.name)}, {escape(one.shown)}.</strong> {escape(one.meaning)}"
+        f" What to do: {escape(one.advice)}.</li>"
+        for one in serious
+    ]
+    return f"""<h2>What of the scores could be an artefact of the data</h2>
+<ul>
+{"".join(lines)}
+</ul>
+<p class="note">{len(findings) - len(serious)} of {len(findings)} findings are in order.
+<em>gritrec audit</em> also probes what ids and the order of events are worth to baselines.</p>"""
 
 
 def _failures_section(results: Results) -> str:

@@ -24,6 +24,7 @@ from pipelines.results.cell import Cell, CellName, Failure
 from pipelines.results.reading import read_cells, read_dataset, write_results
 from pipelines.results.summary import summarise
 from pipelines.run.progress import CONSOLE, MetricLogger, progress
+from recsys.audit.findings import read_findings, write_findings
 from recsys.cuts import SplitRule
 from recsys.evaluation.metrics import per_query_scores
 from recsys.evaluation.reachability import seen_targets
@@ -48,7 +49,7 @@ _NEED_CODEBOOK_SIZE = ("utilization", "dead_codes", "gini")
 
 
 def ingest(raw: Path | None, config: Config, inputs: Inputs, out: Path) -> None:
-    """Read a corpus, and write items, texts, categories, examples and ``corpus.json``.
+    """Read a corpus, and write items, texts, categories, examples, ``corpus.json`` and ``audit.json``.
 
     Args:
         raw: Folder of the raw files.
@@ -56,7 +57,8 @@ def ingest(raw: Path | None, config: Config, inputs: Inputs, out: Path) -> None:
         inputs: None.
         out: Folder to fill.
     """
-    from recsys.texts.item_texts import item_texts, write_texts  # noqa: PLC0415 — polars, for this stage only
+    from recsys.audit.whole import data_findings  # noqa: PLC0415 — polars, for this stage only
+    from recsys.texts.item_texts import item_texts, write_texts  # noqa: PLC0415
 
     corpus = read_raw(config, raw, out / "raw")
     rule = SplitRule(**config["split"], together=config["ties"] == "last_together")
@@ -65,6 +67,9 @@ def ingest(raw: Path | None, config: Config, inputs: Inputs, out: Path) -> None:
     for what, count in {"malformed lines left out": corpus.skipped_lines, **notes}.items():
         if count:
             CONSOLE.print(f"  {what.replace('_', ' ')}: {count:,}", style="yellow")
+    if corpus.queries is None:
+        shuffled = config["ties"] == "shuffle"
+        write_findings(data_findings(corpus, rule, shuffled=shuffled), out / "audit.json")
     corpus.items.write_parquet(out / "items.parquet")
     write_texts(item_texts(corpus.items), out / "texts.parquet")
     (out / "categories.json").write_text(json.dumps(corpus.top_categories()) + "\n")
@@ -306,7 +311,8 @@ def report(config: Config, inputs: Inputs, out: Path, *, cells: Sequence[Cell] |
         failures=[Failure(CellName(*name), *about) for name, *about in config["failures"]],
     )
     write_results(results, out)
-    (out / "report.html").write_text(html_report(results), encoding="utf-8")
+    findings = read_findings(inputs["corpus"] / "audit.json")
+    (out / "report.html").write_text(html_report(results, findings), encoding="utf-8")
 
 
 def sibling_path(out: Path, what: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,23 +13,18 @@ from recsys.datasets.corpus import Corpus
 from recsys.examples import Ragged
 from recsys.splits import Sequences, split_counts
 from recsys.texts.item_texts import NO_TEXT
-from recsys.texts.words import words
 
 _HEAD = 0.1
 """Share of the items that is called the head."""
 
 
 def same_texts(texts: Sequence[str]) -> Finding:
-    """Return the finding on items with the words of another item.
+    """Return the finding on items with the text of another item, whatever the case and the spaces.
 
     Args:
         texts: One text per item.
     """
-    keys = [" ".join(words(text)) for text in texts if text != NO_TEXT]
-    known = [key for key in keys if key]
-    counts = dict.fromkeys(known, 0)
-    for key in known:
-        counts[key] += 1
+    counts = Counter(" ".join(text.casefold().split()) for text in texts if text != NO_TEXT)
     share = sum(count for count in counts.values() if count > 1) / max(1, len(texts))
     severity = graded(share, 0.01, 0.1)
     return Finding(
@@ -36,7 +32,7 @@ def same_texts(texts: Sequence[str]) -> Finding:
         share,
         f"{share:.1%} of items",
         severity,
-        "No tokenizer can tell items with the same words apart, and copies of a product count as misses.",
+        "No tokenizer can tell items with the same text apart, and copies of a product count as misses.",
         "" if severity == "ok" else "merge duplicates, or give the reader more fields of the items",
     )
 

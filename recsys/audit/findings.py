@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -53,3 +56,13 @@ def graded(figure: float, note: float, warning: float) -> Severity:
 def standard_error(values: npt.NDArray[np.float64]) -> float:
     """Return the standard error of the mean; infinite for fewer than two values."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
+
+
+def write_findings(findings: Sequence[Finding], path: Path) -> None:
+    """Write findings into a JSON file."""
+    path.write_text(json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")
+
+
+def read_findings(path: Path) -> list[Finding]:
+    """Read what :func:`write_findings` wrote; nothing if there is no such file."""
+    return [Finding(**values) for values in json.loads(path.read_text())] if path.exists() else []

@@ -34,19 +34,33 @@ def audit(corpus: Corpus, rule: SplitRule = LEAVE_ONE_OUT, *, shuffled: bool = F
     check_enough(corpus, rule)
     sequences = sequences_of(corpus)
     cuts = cuts_of(corpus, sequences, rule)
-    ranks = id_ranks(corpus.items["item_id"])
-    bench = Bench(sequences, cuts, len(corpus.items), ranks)
+    bench = Bench(sequences, cuts, len(corpus.items), id_ranks(corpus.items["item_id"]))
     split = bench.split()
     probed = [bench.probe(name, split) for name in BASELINES]
     return [
-        *order_findings(corpus, sequences, cuts, ranks, shuffled=shuffled),
+        *data_findings(corpus, rule, shuffled=shuffled),
         *id_findings(bench, split, probed),
         order_finding(bench, probed),
+        *spread_findings(bench, probed),
+    ]
+
+
+def data_findings(corpus: Corpus, rule: SplitRule, *, shuffled: bool) -> list[Finding]:
+    """Return the findings of an audit that need no baselines, so that every report can have them.
+
+    Args:
+        corpus: A corpus without queries.
+        rule: How a benchmark splits it.
+        shuffled: Whether equal times were put in a random order.
+    """
+    sequences = sequences_of(corpus)
+    cuts = cuts_of(corpus, sequences, rule)
+    return [
+        *order_findings(corpus, sequences, cuts, id_ranks(corpus.items["item_id"]), shuffled=shuffled),
         overlap(corpus, sequences, cuts),
         new_targets(sequences, cuts),
         seen_before(sequences, cuts),
         same_texts(item_texts(corpus.items)),
         same_users(sequences),
         concentration(sequences.items, len(corpus.items)),
-        *spread_findings(bench, probed),
     ]

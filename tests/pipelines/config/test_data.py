@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pipelines.config.data import DataConfig
 from pipelines.run import stages
+from recsys.audit.findings import read_findings
 from recsys.cuts import SplitRule
 from recsys.splits import read_sequences, read_split
 
@@ -139,3 +140,14 @@ def test_a_split_is_made_when_the_corpus_is_read_and_said_in_one_line(
     found = read_split(tmp_path)
     assert min(len(found.train), len(found.valid), len(found.test)) > 10
     assert ("test_targets_new_to_training" in facts["notes"]) == (split != "leave-one-out")
+
+
+def test_findings_on_the_data_are_kept_for_the_report(tmp_path: Path) -> None:
+    write_log(tmp_path, DAY)
+    orders(tmp_path)
+    ties = read_findings(tmp_path / "out" / "audit.json")[0]
+    assert (ties.name, ties.figure, ties.severity) == ("ties at the end of histories", 1.0, "warning")
+    (tmp_path / "out" / "audit.json").unlink()
+    orders(tmp_path, ties="shuffle")
+    assert read_findings(tmp_path / "out" / "audit.json")[0].severity == "note"
+    assert read_findings(tmp_path / "no.json") == []
