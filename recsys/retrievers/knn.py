@@ -109,9 +109,12 @@ class NearestItems(Retriever):
 
     def _scores(self, history: Ragged) -> Floats:
         """Return the score of every item for each history, ``(Q, N)`` float32, at least 0."""
+        return self.likeness(self._matrix(history, self.weights(history))).astype(np.float32)
+
+    def _matrix(self, history: Ragged, weights: npt.NDArray[np.float64]) -> sp.csr_array:
+        """Return ``(Q, N)``: the weights of ``history.flat()`` at their queries and items."""
         cells = (history.row_ids(), history.flat())
-        weights = sp.csr_array((self.weights(history), cells), (len(history), self.ids.num_items))
-        return self.likeness(weights).astype(np.float32)
+        return sp.csr_array((weights, cells), (len(history), self.ids.num_items))
 
     def weights(self, history: Ragged) -> npt.NDArray[np.float64]:
         """Return the weight of each of ``history.flat()``, ``(M,)``; by default a power of :attr:`decay`."""
@@ -126,11 +129,7 @@ class NearestItems(Retriever):
         Returns:
             ``(Q, N)`` float64.
         """
-        scores: npt.NDArray[np.float64] = ((weights @ self._vectors) @ self._vectors.T).toarray()
-        row, item = weights.nonzero()
-        scores[row, item] -= weights[row, item] * self._lengths_squared[item]
-        scores[scores < _ROUNDING] = 0.0
-        return scores
+        return inner_products(weights, self._vectors, self._lengths_squared)
 
 
 class ItemKnn(NearestItems):
@@ -151,7 +150,7 @@ class ContentKnn(NearestItems):
 
     def vectors(self, train: Examples, texts: Sequence[str], num_items: int) -> sp.csr_array:
         """Return ``(N, words)``: rows of length 1, or zeros for an item without a known text."""
-        return _word_vectors(texts)
+        return word_vectors(texts)
 
 
 class KnnSum(NearestItems):
@@ -174,8 +173,25 @@ class KnnSum(NearestItems):
 
     def vectors(self, train: Examples, texts: Sequence[str], num_items: int) -> sp.csr_array:
         """Return ``(N, users + words)``: inner products of the joined vectors are the weighted sum."""
-        of_users, of_words = _user_vectors(train, num_items), _word_vectors(texts)
+        of_users, of_words = _user_vectors(train, num_items), word_vectors(texts)
         return sp.hstack([of_users, np.sqrt(self.content) * of_words], format="csr")
+
+
+def inner_products(
+    weights: sp.csr_array, vectors: sp.csr_array, lengths_squared: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return the weighted sums of inner products with the items of each history, ``(Q, N)``, at least 0.
+
+    Args:
+        weights: ``(Q, N)``, the weight of each item in each history.
+        vectors: ``(N, any width)``, the items' vectors, no element below 0.
+        lengths_squared: ``(N,)``, the inner product of each item with itself, which does not count.
+    """
+    scores: npt.NDArray[np.float64] = ((weights @ vectors) @ vectors.T).toarray()
+    row, item = weights.nonzero()
+    scores[row, item] -= weights[row, item] * lengths_squared[item]
+    scores[scores < _ROUNDING] = 0.0
+    return scores
 
 
 def steps_back(history: Ragged) -> Ints:
@@ -192,7 +208,7 @@ def _user_vectors(train: Examples, num_items: int) -> sp.csr_array:
     return sp.csr_array((1 / np.sqrt(counts[items]), (items, users)), (num_items, len(sequences)))
 
 
-def _word_vectors(texts: Sequence[str]) -> sp.csr_array:
+def word_vectors(texts: Sequence[str]) -> sp.csr_array:
     """Return ``(N, words)``: the TF-IDF of each text, scaled to length 1; zeros for unknown items.
 
     Raises:

@@ -15,6 +15,7 @@ RETRIEVERS: Registry[type[Retriever]] = Registry(
         "knn-sum": "recsys.retrievers.knn:KnnSum",
         "transition-knn": "recsys.retrievers.transitions:TransitionKnn",
         "pctm": "recsys.retrievers.pctm:Pctm",
+        "pctm-content": "recsys.retrievers.pctm_content:PctmContent",
         "bm25": "recsys.retrievers.bm25:Bm25",
         "sasrec": "recsys.retrievers.sasrec:SasRec",
         "dual-encoder": "recsys.retrievers.dual_encoder:DualEncoder",
