@@ -115,7 +115,7 @@ def check_enough(corpus: Corpus, rule: SplitRule = LEAVE_ONE_OUT) -> None:
         return
     sequences = sequences_of(corpus)
     cuts = cuts_of(corpus, sequences, rule)
-    by_last = rule.kind == "leave-one-out"
+    by_last = rule == LEAVE_ONE_OUT
     needs = (
         "users with the 3 interactions that a test needs" if by_last else f"test queries under {rule.kind}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -53,6 +53,8 @@ class SplitConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _name_alone(cls, values: Any) -> Any:
+        if not isinstance(values, str | dict):
+            raise ValueError(f"name a split, {', '.join(get_args(SplitKind))}, or give its keys, kind first")
         return {"kind": values} if isinstance(values, str) else values
 
     @model_validator(mode="after")

@@ -181,9 +181,6 @@ def spread_findings(bench: Bench, probed: Sequence[Probed]) -> list[Finding]:
     best, second = ordered[:2]
     top = max(float(best.ndcg.mean()), 1e-12)
     queries = int((bench.cuts.test_stops > bench.cuts.test_starts).sum())
-    deviation = float((best.ndcg - second.ndcg).std(ddof=1))
-    detectable = _DETECTED * deviation / np.sqrt(queries)
-    severity = graded(detectable / top, 0.1, 0.25)
     scores = ", ".join(f"{one.name} {one.ndcg.mean():.4f}" for one in ordered)
     popular = next(one for one in probed if one.name == "popularity")
     lead = best.ndcg - popular.ndcg
@@ -199,16 +196,28 @@ def spread_findings(bench: Bench, probed: Sequence[Probed]) -> list[Finding]:
             else "No baseline is clearly better than one list for everyone: there may be nothing to learn.",
             "" if has_lead else "check ids and times of the file; compare methods on other data",
         ),
-        Finding(
-            "minimum detectable difference",
-            float(detectable),
-            f"NDCG@{_CUTOFF} {detectable:.4f}, {detectable / top:.1%} of {best.name}, at {queries:,} queries",
-            severity,
-            f"Two methods as unlike as {best.name} and {second.name} must differ by so much to be told apart "
-            "in 80 % of benchmarks, before any correction for several comparisons or trainings.",
-            "" if severity == "ok" else "take more users, or do not expect small differences to be decided",
-        ),
+        _detectable(best, second, queries),
     ]
+
+
+def _detectable(best: Probed, second: Probed, queries: int) -> Finding:
+    """Return the difference that so many queries can show, between methods as unlike as two baselines."""
+    name, top = "minimum detectable difference", max(float(best.ndcg.mean()), 1e-12)
+    deviation = float((best.ndcg - second.ndcg).std(ddof=1))
+    if deviation == 0:
+        meaning = f"{best.name} and {second.name} are equally good on every query, so it cannot be estimated."
+        return Finding(name, None, "not known", "note", meaning, "take more users")
+    detectable = _DETECTED * deviation / np.sqrt(queries)
+    severity = graded(detectable / top, 0.1, 0.25)
+    return Finding(
+        name,
+        float(detectable),
+        f"NDCG@{_CUTOFF} {detectable:.4f}, {detectable / top:.1%} of {best.name}, at {queries:,} queries",
+        severity,
+        f"Two methods as unlike as {best.name} and {second.name} must differ by so much to be told apart "
+        "in 80 % of benchmarks, before any correction for several comparisons or trainings.",
+        "" if severity == "ok" else "take more users, or do not expect small differences to be decided",
+    )
 
 
 def _gain(probed: Probed) -> Finding:

@@ -34,6 +34,8 @@ def test_the_name_of_a_split_is_short_for_its_rule() -> None:
     ("split", "complaint"),
     [
         ("random", "leave-one-out"),
+        (None, "name a split, leave-one-out, global-time, ratio"),
+        (["ratio"], "name a split, leave-one-out, global-time, ratio"),
         ({"test": 0.2}, "split leave-one-out has no test"),
         ({"kind": "ratio", "first": 2}, "split ratio has no first"),
         ({"kind": "ratio", "test": 0.9}, "leave something to train on"),

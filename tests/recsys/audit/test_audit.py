@@ -151,3 +151,9 @@ def test_copies_of_users_and_of_texts_are_counted() -> None:
 def test_ids_that_are_numbers_are_ordered_as_numbers() -> None:
     assert id_ranks(pl.Series(["10", "2", "33"])).tolist() == [1, 0, 2]
     assert id_ranks(pl.Series(["10", "2", "B3"])).tolist() == [0, 1, 2]
+
+
+def test_baselines_that_agree_on_every_query_say_nothing_of_differences() -> None:
+    rows = [(user, item, time) for user in "abcde" for time, item in enumerate(("tea", "cup", "pot", "jug"))]
+    found = by_name(audit(replace(corpus(rows), has_times=False)))["minimum detectable difference"]
+    assert (found.figure, found.severity) == (None, "note")
