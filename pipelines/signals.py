@@ -1,14 +1,17 @@
 """End a command quickly when it is told to by Ctrl-C, by SIGTERM, or by a terminal that closes.
 
-The first signal raises :class:`Stopped`, so that files and runs are left in order. If the process has not
-ended a few seconds later, or when a second signal comes, it ends at once, even while native code waits.
+The first signal raises :class:`Stopped`, so that files and runs are left in order; then the process ends. If
+that takes longer than a few seconds, or when a second signal comes, it ends at once, even while native code
+waits.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
@@ -30,6 +33,7 @@ class Stopped(SystemExit):
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
+        self.number = number
 
 
 class EndingOnSignals:
@@ -60,11 +64,12 @@ class EndingOnSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Say that the process was stopped, if it was; if not, give the signals back."""
-        if isinstance(error, Stopped):  # the watcher goes on, because the end of the interpreter can hang too
+        """End the process if it was stopped; if not, give the signals back."""
+        if isinstance(error, Stopped):
             self._has_said = True
-            ERR.print(self._line(int(str(error.code)) - 128), soft_wrap=True)
-            return
+            ERR.print(self._line(error.number), soft_wrap=True)
+            sys.stdout.flush()
+            _end(error.number)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)
@@ -87,7 +92,7 @@ class EndingOnSignals:
             pass
         if not self._has_said:  # not through rich, whose lock the main thread may hold
             os.write(2, f"{self._line(first)}\n".encode(errors="replace"))
-        os._exit(128 + first)
+        _end(first)
 
     def _next_signal(self, reader: socket.socket) -> int | None:
         """Return the number of the next signal that ends the process; None if signals were given back."""
@@ -95,6 +100,14 @@ class EndingOnSignals:
             if told[0] in self._taken:
                 return told[0]
         return None
+
+
+def _end(number: int) -> NoReturn:
+    """End this process and those that it has started, at once; to unload large libraries takes seconds."""
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join(0.5)
+    os._exit(128 + number)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +101,25 @@ with ending:
     assert complaint == b"terminated; give it again\n"
     spent = time.monotonic() - started
     assert spent < (2.5 if signals == 2 else 5)
+
+
+def test_processes_that_it_has_started_end_too() -> None:
+    process = start("""
+import multiprocessing
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+child.start()
+with ending:
+    os.write(1, b"ready%d\\n" % child.pid)
+    time.sleep(60)
+""")
+    assert process.stdout
+    child = int(process.stdout.readline())
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
