@@ -34,6 +34,10 @@ class EvaluationConfig(Section):
         reference: The tokenizer with which all others are compared.
         relevant_gain: For search, where targets have gains: the smallest gain that is learned from and that
             counts for Recall. Queries without such a target are not evaluated. NDCG uses all gains.
+        equivalence: Two methods are equivalent where their difference is certain to be at most this share of
+            the reference's score.
+        looks: How often the results may be looked at before it is decided whether to add seeds. The level of
+            5 % is divided by it. ``gritrec run --until-decided`` sets it.
     """
 
     metrics: tuple[str, ...] = Field(default=("recall", "ndcg"), min_length=1)
@@ -44,6 +48,8 @@ class EvaluationConfig(Section):
     metric: str = "ndcg_at_10"
     reference: str = "rq-vae"
     relevant_gain: float = Field(default=0.0, ge=0)
+    equivalence: float = Field(default=0.01, ge=0, lt=1)
+    looks: int = Field(default=1, strict=True, ge=1, le=100)
 
     @field_validator("metrics")
     @classmethod

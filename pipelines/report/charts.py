@@ -19,7 +19,8 @@ from pipelines.results.rows import Results, Row, TokenizerRow
 COLOURS = {
     "better": "#009e73",
     "worse": "#d55e00",
-    "no evidence": "#8fb8de",
+    "equivalent": "#0072b2",
+    "undecided": "#8fb8de",
     "too few queries": "#8fb8de",
     "reference": "#444c56",
     "reference failed": "#8fb8de",

@@ -20,7 +20,7 @@ from pipelines.report.verdicts import verdicts
 from pipelines.results.rows import Results
 
 _HTML_ONLY = ("seeds", "distortion per bit", "dead codes", "Gini", "unique IDs", "encode seconds")
-_COMPARISON = (*NAMES, "difference", "95 % interval", "p (Holm)", "verdict")
+_COMPARISON = (*NAMES, "difference", "p", "verdict")
 _SHORT = {
     "reconstruction error": "error",
     "utilization": "used",
@@ -48,13 +48,19 @@ def console_report(results: Results) -> Overview:
         scores = score_table(results)
         tables.append(_table("Scores", _score_headers(results, scores), scores))
     if compared := reference_table(results):
-        tables.append(_table(f"Difference to {results.reference}", _COMPARISON, compared))
+        tables.append(_comparison_table(f"Difference to {results.reference}", compared))
     if against := baseline_table(results):
         best = results.baselines()[0].retriever
-        tables.append(_table(f"Difference to the best baseline, {best}", _COMPARISON, against))
+        tables.append(_comparison_table(f"Difference to the best baseline, {best}", against))
     if failed := failure_table(results):
         tables.append(_table("Failed", [*failed[0]], failed))
     return Overview(tables, verdicts(results))
+
+
+def _comparison_table(title: str, rows: Table) -> OverviewTable:
+    """Return a table of comparisons with the columns by which verdicts go."""
+    headers = [header for header in rows[0] if header in _COMPARISON or header.endswith("interval")]
+    return _table(title, headers, rows)
 
 
 def _score_headers(results: Results, scores: Table) -> list[str]:

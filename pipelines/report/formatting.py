@@ -27,6 +27,16 @@ def interval(low: float, high: float) -> str:
     return f"{decimal(low, sign=True)} … {decimal(high, sign=True)}"
 
 
+def confidence(level: float) -> str:
+    """Format the confidence of intervals that miss with probability ``level``.
+
+    Example:
+        >>> confidence(0.05), confidence(0.05 / 7)
+        ('95 %', '99.3 %')
+    """
+    return f"{100 * (1 - level):.3g} %"
+
+
 def percent(value: float) -> str:
     """Format a share of 0.0123 as ``1.2%``."""
     return f"{value:.1%}"

@@ -30,16 +30,20 @@ _DIAGNOSTICS_NOTE = """ <em>Search error of the beam</em>: share of the exact to
 missed. <em>Certified</em>: share of queries for which the exact top is proved. Other columns are further
 diagnostics of retrievers."""
 _TESTS_NOTE = """<p class="note">Each tokenizer is compared with the reference under the same retriever,
-and with the best baseline; baselines are the retrievers that use no semantic IDs. <em>P (queries)</em>
-is the p of a paired two-sided t-test over queries (one per user where the next item is predicted), on
-scores averaged over seeds. <em>P (Holm)</em> is the same, adjusted over all comparisons of the table and
-those not shown. <em>P (seeds)</em> is the p of a t-test over the means of seeds (Welch's test, or a one-
-sample test against a method without seeds). A verdict of <em>better</em> or <em>worse</em> needs the
-last two below .05. A verdict with * holds for one table of codes only. Intervals are over queries, for
-each comparison alone. The other tests assume less, and are all over queries: <em>p (Wilcoxon)</em> of
-the signed-rank test, for which a difference counts by its rank only, and <em>p (permutation)</em> of
-random flips of the differences' signs, both adjusted likewise; and the 95 % percentile interval of the
-bootstrap.</p>"""
+and with the best baseline; baselines are the retrievers that use no semantic IDs. <em>P</em> is that of a
+two-sided t-test of the mean difference over queries (one per user where the next item is predicted) and over
+trainings from several seeds, adjusted by Holm's method. The family of the first table is all pairs of
+tokenizers under the same retriever, for all retrievers together, also pairs that are not shown; that of the
+second is every tokenizer under every retriever against the best baseline. <em>Better</em> and <em>worse</em>
+need p below the level, .05 for the whole family unless the sentences above say otherwise.
+<em>Equivalent</em>: the whole interval lies within the region of equivalence, a share of the reference's
+score. <em>Undecided</em>: neither; with one seed of a random method always, because nothing is known of luck
+in training. A verdict with * holds for one table of codes only. Intervals are over queries and trainings, for
+each comparison alone. <em>Detectable</em>: the true difference that this comparison would find in 80 % of
+repetitions, at the corrected level. The other tests assume less, but are over queries alone: <em>p
+(Wilcoxon)</em> of the signed-rank test, for which a difference counts by its rank only, <em>p
+(permutation)</em> of random flips of the differences' signs, and for hits <em>p (McNemar)</em>; all are
+adjusted likewise.</p>"""
 
 
 def html_report(results: Results, findings: Sequence[Finding] = ()) -> str:

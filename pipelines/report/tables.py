@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from pipelines.report.formatting import (
+    confidence,
     decimal,
     diagnostic_label,
     diagnostic_value,
@@ -80,18 +81,23 @@ def reference_table(results: Results) -> Table:
     A verdict with ``*`` holds for one table of codes only, that of the tokenizer or of the reference.
     """
     single = {*results.single_tables()}
-    return [
-        _comparison_row(
-            row, row.comparison, starred=not single.isdisjoint((row.tokenizer, results.reference))
-        )
-        for row in results.rows
-        if row.comparison
-    ]
+    return _comparison_table(
+        [
+            (row, row.comparison, "*" if single & {row.tokenizer, results.reference} else "")
+            for row in results.rows
+            if row.comparison
+        ]
+    )
 
 
 def baseline_table(results: Results) -> Table:
     """Return the comparison of every row that has one with the best baseline."""
-    return [_comparison_row(row, row.to_baseline) for row in results.rows if row.to_baseline]
+    return _comparison_table([(row, row.to_baseline, "") for row in results.rows if row.to_baseline])
+
+
+def interval_header(comparison: Comparison) -> str:
+    """Return the header of the column of intervals, as ``95 % interval``."""
+    return f"{confidence(comparison.level)} interval"
 
 
 def failure_table(results: Results) -> Table:
@@ -137,27 +143,28 @@ def _policies(tokenizers: Sequence[TokenizerRow]) -> dict[str, str]:
     return found if {*found.values()} - {"shared"} else {}
 
 
-def _comparison_row(row: Row, comparison: Comparison, *, starred: bool = False) -> dict[str, str]:
-    """Return one comparison with the columns of every test."""
-    return {
-        "retriever": row.retriever,
-        "tokenizer": row.tokenizer,
-        "difference": decimal(comparison.difference, sign=True),
-        "95 % interval": interval(comparison.low, comparison.high),
-        **{
-            header: _test_cell(comparison.tests.get(name), what)
-            for name, test in TESTS.items()
-            for header, what in test.columns.items()
-        },
-        "verdict": comparison.verdict + ("*" if starred else ""),
+def _comparison_table(compared: Sequence[tuple[Row, Comparison, str]]) -> Table:
+    """Return comparisons with a column for every test that has one and applies, and marks after verdicts."""
+    columns = {
+        test.column: name
+        for name, test in TESTS.items()
+        if test.column and any(name in one.tests and one.tests[name].is_answer for _, one, _ in compared)
     }
+    columns = {TESTS["t_test"].column: "t_test", **columns}
+    return [
+        {
+            "retriever": row.retriever,
+            "tokenizer": row.tokenizer,
+            "difference": decimal(comparison.difference, sign=True),
+            interval_header(comparison): interval(comparison.low, comparison.high),
+            "detectable": f"±{decimal(comparison.outlook.detectable)}",
+            **{header: _p_cell(comparison.tests.get(name)) for header, name in columns.items()},
+            "verdict": comparison.verdict + mark,
+        }
+        for row, comparison, mark in compared
+    ]
 
 
-def _test_cell(result: TestResult | None, what: str) -> str:
-    """Return what one column shows of a test's result."""
-    if result is None:
-        return NOTHING
-    if what == "interval":
-        return NOTHING if result.low is None or result.high is None else interval(result.low, result.high)
-    value = getattr(result, what)
-    return NOTHING if value is None else p_value(value)
+def _p_cell(result: TestResult | None) -> str:
+    """Return a test's adjusted p."""
+    return NOTHING if result is None or result.p_adjusted is None else p_value(result.p_adjusted)

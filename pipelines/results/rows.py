@@ -208,6 +208,11 @@ class Results:
             "low": comparison.low,
             "high": comparison.high,
             "effect_size": comparison.effect_size,
+            "level": comparison.level,
+            "equivalent_within": comparison.region,
+            "detectable": comparison.outlook.detectable,
+            "more_seeds": comparison.outlook.more_seeds,
+            "more_users": comparison.outlook.more_users,
             **{
                 f"{name}_{what}": value
                 for name, result in comparison.tests.items()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -11,9 +12,12 @@ import numpy as np
 from pipelines.names import NO_TOKENIZER
 from pipelines.results.cell import Cell, Dataset, Failure
 from pipelines.results.rows import Results, Row, TokenizerRow
-from recsys.evaluation.hypothesis_tests import mean_interval
+from recsys.evaluation.hypothesis_tests import ALPHA, mean_interval
 from recsys.evaluation.scores import QueryScores, check_comparable, mean_over_seeds
-from recsys.evaluation.significance import Comparison, compare_all
+from recsys.evaluation.significance import EQUIVALENCE, Comparison, compare_all
+
+Key = tuple[str, str]
+"""Retriever and tokenizer."""
 
 
 def summarise(
@@ -26,14 +30,17 @@ def summarise(
     metric: str = "ndcg_at_10",
     labels: Mapping[str, str] | None = None,
     failures: Sequence[Failure] = (),
+    fixed: Collection[Key] | None = None,
+    equivalence: float = EQUIVALENCE,
+    looks: int = 1,
 ) -> Results:
     """Return the table of a benchmark, with every row tested against the reference and the best baseline.
 
     The scores of a query are averaged over seeds first. One family of comparisons, over which p is adjusted,
-    is all pairs of tokenizers under each retriever that uses one. A second family is each of these against
-    the best baseline; which baseline is the best is known from the same scores only. With two seeds or more
-    a difference must also hold over seeds, see
-    :attr:`~recsys.evaluation.significance.Comparison.verdict`.
+    is all pairs of tokenizers under the same retriever, under all retrievers together. A second family is
+    each tokenizer under each retriever against the best baseline; which baseline is the best is known from
+    the same scores only. Variances over trainings are shared by the tokenizers under one retriever, see
+    :mod:`recsys.evaluation.uncertainty`.
 
     Args:
         title: The benchmark's name.
@@ -44,6 +51,10 @@ def summarise(
         metric: The main metric.
         labels: Metric to its label; the metrics' own names if not given.
         failures: Cells that have no results. Where the reference failed, nothing is compared with it.
+        fixed: Retriever and tokenizer of all methods that are deterministic. If not given, single runs beside
+            methods with several are taken for theirs.
+        equivalence: Share of the reference's mean within which a difference does not matter.
+        looks: How often results are looked at; the level of 5 % is divided by it.
 
     Raises:
         ValueError: If there are no cells, or one twice; if a retriever has no result for the reference
@@ -53,8 +64,8 @@ def summarise(
     if not cells:
         raise ValueError("a benchmark without results cannot be summarised")
     _check_distinct(cells)
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    runs: dict[tuple[str, str], list[QueryScores]] = {}
+    groups: dict[Key, list[Cell]] = {}
+    runs: dict[Key, list[QueryScores]] = {}
     for cell in cells:
         if cell.scores is not None:
             key = cell.name.retriever, cell.name.tokenizer
@@ -68,7 +79,16 @@ def summarise(
             raise ValueError(f"no result for the reference tokenizer {reference!r} with {retriever}")
     # The second of a pair is compared with the first; the reference always comes first.
     pairs = [(b, a) if b[1] == reference else (a, b) for a, b in combinations(compared, 2) if a[0] == b[0]]
-    tests = dict(zip(pairs, compare_all(runs, metric, pairs), strict=True))
+    compare = partial(
+        compare_all,
+        runs,
+        metric,
+        fixed=fixed,
+        pools={key: key[0] for key in runs},
+        equivalence=equivalence,
+        level=ALPHA / looks,
+    )
+    tests = dict(zip(pairs, compare(pairs), strict=True))
 
     rows = [
         replace(
@@ -78,7 +98,7 @@ def summarise(
         for key, same in groups.items()
     ]
     rows = _with_next(_sorted_rows(rows, metric), tests)
-    rows = _with_baseline(rows, runs, metric)
+    rows = _with_baseline(rows, compare)
     if labels is None:
         labels = {name: name for row in rows for name in row.means}
     return Results(
@@ -113,9 +133,7 @@ def _sorted_rows(rows: list[Row], metric: str) -> list[Row]:
     return sorted(rows, key=lambda row: (place[row.retriever], -row.means[metric]))
 
 
-def _with_next(
-    rows: list[Row], tests: Mapping[tuple[tuple[str, str], tuple[str, str]], Comparison]
-) -> list[Row]:
+def _with_next(rows: list[Row], tests: Mapping[tuple[Key, Key], Comparison]) -> list[Row]:
     """Return sorted rows, where the first row of each retriever is compared with the second."""
     changed = list(rows)
     for number, (row, after) in enumerate(pairwise(rows)):
@@ -128,14 +146,14 @@ def _with_next(
 
 
 def _with_baseline(
-    rows: list[Row], runs: Mapping[tuple[str, str], Sequence[QueryScores]], metric: str
+    rows: list[Row], compare: Callable[[Sequence[tuple[Key, Key]]], list[Comparison]]
 ) -> list[Row]:
     """Return sorted rows, where all that use semantic IDs are compared with the best baseline."""
     baselines = [(row.retriever, row.tokenizer) for row in rows if row.is_baseline]
     compared = [(row.retriever, row.tokenizer) for row in rows if not row.is_baseline]
     if not baselines:
         return rows
-    tests = compare_all(runs, metric, [(baselines[0], key) for key in compared])
+    tests = compare([(baselines[0], key) for key in compared])
     against = dict(zip(compared, tests, strict=True))
     return [replace(row, to_baseline=against.get((row.retriever, row.tokenizer))) for row in rows]
 

@@ -131,8 +131,7 @@ class _Planner:
 
     def is_random(self, retriever: RetrieverConfig) -> bool:
         """Return whether another seed gives another retriever, or changes any of its members."""
-        members = [self.is_random(self.config.retriever(name)) for name in retriever.members]
-        return any(members) if members else retriever.type.is_random
+        return _is_random(self.config, retriever)
 
     def _baseline_cells(self) -> Iterator[CellPlan]:
         """Yield a cell for each retriever without semantic IDs, for one seed if it is not random."""
@@ -267,6 +266,19 @@ class _Planner:
         return Step("score", fit.label, VERSIONS["score"], settings, inputs, stages.score)
 
 
+def _is_random(config: BenchmarkConfig, retriever: RetrieverConfig) -> bool:
+    """Return whether another seed gives another retriever, or changes any of its members."""
+    members = [_is_random(config, config.retriever(name)) for name in retriever.members]
+    return any(members) if members else retriever.type.is_random
+
+
+def _fixed(config: BenchmarkConfig) -> list[list[str]]:
+    """Return retriever and tokenizer of all methods that are the same with every seed."""
+    imported = [NO_TOKENIZER, *(tokenizer.name for tokenizer in config.tokenizers if tokenizer.codes)]
+    same = [one.name for one in config.retrievers if not _is_random(config, one)]
+    return [[retriever, tokenizer] for retriever in same for tokenizer in imported]
+
+
 def report_step(
     config: BenchmarkConfig, corpus: Step, cells: Sequence[CellPlan], failures: Sequence[Failure] = ()
 ) -> Step:
@@ -283,6 +295,7 @@ def report_step(
         "evaluation": config.evaluation.model_dump(mode="json"),
         "labels": config.evaluation.labels(),
         "cells": [list(cell.name) for cell in cells],
+        "fixed": _fixed(config),
         "failures": [[list(failure.name), failure.reason, failure.digest] for failure in failures],
     }
     inputs = {f"{number}.{step.stage}": step for number, cell in enumerate(cells) for step in cell.steps}

@@ -309,6 +309,9 @@ def report(config: Config, inputs: Inputs, out: Path, *, cells: Sequence[Cell] |
         metric=evaluation["metric"],
         labels=config["labels"],
         failures=[Failure(CellName(*name), *about) for name, *about in config["failures"]],
+        fixed=[(retriever, tokenizer) for retriever, tokenizer in config["fixed"]],
+        equivalence=evaluation["equivalence"],
+        looks=evaluation["looks"],
     )
     write_results(results, out)
     findings = read_findings(inputs["corpus"] / "audit.json")

@@ -1,8 +1,12 @@
-"""The significance tests: each looks at all pairs of a family of methods at once."""
+"""The significance tests: each looks at all pairs of a family of methods at once.
+
+The first test decides. It takes both reasons into account for which scores vary: users and trainings. The
+others are about these trained models only, and assume less about the distribution of scores.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +14,7 @@ import numpy as np
 
 from recsys.evaluation.metrics import Scores
 from recsys.evaluation.resampling import bootstrap_sums, sign_flipped_sums
+from recsys.evaluation.uncertainty import ROUNDING, Trainings, Uncertainty, uncertainties
 
 ALPHA = 0.05
 """Significance level: a difference counts as real where p is below it."""
@@ -27,8 +32,8 @@ t-test can, but only because it takes differences for normally distributed, whic
 TOO_FEW = "too few queries"
 """Verdict on fewer than :data:`MIN_QUERIES` queries."""
 
-ROUNDING = 1e-12
-"""Smaller differences of scores are rounding: means of the same seeds in another order differ by it."""
+UNDECIDED = "undecided"
+"""Answer of a test that finds no difference."""
 
 _FLIPS_PER_PAIR = 40  # the smallest possible p then stays below ALPHA even after Holm's correction
 
@@ -39,18 +44,27 @@ class Family:
 
     Attributes:
         scores: ``(N, Q)`` scores of each method on each query, averaged over its seeds.
-        seed_means: For each method the mean score of each of its seeds.
         pairs: Pairs ``(a, b)`` of rows of ``scores``; b is compared with a.
+        trainings: What the seeds of each method tell of its luck in training.
+        is_binary: Whether every score of every run is 0 or 1.
     """
 
     scores: Scores
-    seed_means: Sequence[Sequence[float]]
     pairs: Sequence[tuple[int, int]]
+    trainings: Sequence[Trainings] = ()
+    is_binary: bool = False
 
     @cached_property
     def paired(self) -> list[PairedTTest]:
         """The paired t-test of each pair."""
         return [paired_t_test(self.scores[a], self.scores[b]) for a, b in self.pairs]
+
+    @cached_property
+    def uncertainties(self) -> list[Uncertainty]:
+        """How uncertain the difference of each pair is, over users and trainings."""
+        queries = self.scores.shape[1]
+        variances = [float(differences.var(ddof=1)) / queries for differences in self.differences]
+        return uncertainties(variances, queries, self.trainings, self.pairs)
 
     @cached_property
     def differences(self) -> list[Scores]:
@@ -88,15 +102,20 @@ class TestResult:
     p_adjusted: float | None = None
 
     @property
+    def is_answer(self) -> bool:
+        """Whether the test applies, and so has a p or an interval."""
+        return self.p is not None or self.low is not None
+
+    @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``no evidence``, by the adjusted p, else by p, else by the interval."""
+        """``better``, ``worse`` or ``undecided``, by the adjusted p, else by p, else by the interval."""
         p = self.p if self.p_adjusted is None else self.p_adjusted
         if p is not None:
             is_real = p < ALPHA
         else:
             is_real = self.low is not None and self.high is not None and not self.low <= 0 <= self.high
         if not is_real:
-            return "no evidence"
+            return UNDECIDED
         return "better" if self.effect > 0 else "worse"
 
 
@@ -107,28 +126,21 @@ class SignificanceTest:
     Attributes:
         label: Name in sentences.
         function: Returns one result for each pair of a family.
-        columns: Header of a table's column to the attribute of :class:`TestResult` that it shows:
-            ``p``, ``p_adjusted`` or ``interval``.
-        corrected: Whether p is corrected for the family by Holm's method.
-        decides: Whether a verdict of better or worse needs this test's consent.
-        only_confirms: Whether its disagreement counts only where a difference was found.
+        column: Header of the column of a report's table that shows its adjusted p; none if empty.
+        corrected: Whether p is corrected for the family by Holm's method. The disagreement of a test that is
+            not corrected counts only where a difference was found.
     """
 
     label: str
     function: Callable[[Family], list[TestResult]]
-    columns: Mapping[str, str]
+    column: str = ""
     corrected: bool = True
-    decides: bool = False
-    only_confirms: bool = False
 
     def record(self, result: TestResult) -> dict[str, float | None]:
         """Return what a record of a comparison keeps of a result, by short names."""
-        kept: dict[str, float | None] = {}
-        if "interval" in self.columns.values():
-            kept |= {"low": result.low, "high": result.high}
-        else:
-            kept |= {"p": result.p} | ({"p_holm": result.p_adjusted} if self.corrected else {})
-        return kept | {"effect": result.effect}
+        if self.corrected:
+            return {"p": result.p, "p_holm": result.p_adjusted, "effect": result.effect}
+        return {"low": result.low, "high": result.high, "effect": result.effect}
 
 
 @dataclass(frozen=True)
@@ -215,30 +227,6 @@ def paired_t_test(a: Scores, b: Scores, confidence: float = 0.95) -> PairedTTest
     )
 
 
-def seed_test(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Return the two-sided p of a t-test over the means of seeds; None where neither side has two seeds.
-
-    Welch's test, where both sides vary. A side with one run, or with runs that are all alike, is a fixed
-    value with which the seeds of the other side are compared (one-sample t-test). In a benchmark all random
-    methods have the same seeds, so a single run belongs to a deterministic method. Where neither side
-    varies, p is 1 if they are equal, else 0.
-
-    Args:
-        a: Mean score of each seed of a.
-        b: Mean score of each seed of b.
-    """
-    from scipy import stats  # noqa: PLC0415 — imports slowly
-
-    if max(len(a), len(b)) < 2:
-        return None
-    fixed, varied = sorted((a, b), key=np.ptp)
-    if np.ptp(varied) <= ROUNDING:  # nothing is random in either; the statistic would be 0/0
-        return float(abs(a[0] - b[0]) <= ROUNDING)
-    if np.ptp(fixed) <= ROUNDING:
-        return float(stats.ttest_1samp(varied, fixed[0]).pvalue)
-    return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
-
-
 def wilcoxon(differences: Scores) -> tuple[float, float]:
     """Compare by Wilcoxon's two-sided signed-rank test (1945); queries without a difference are left out.
 
@@ -261,6 +249,24 @@ def wilcoxon(differences: Scores) -> tuple[float, float]:
     return float(stats.wilcoxon(apart).pvalue), float(ranks @ np.sign(apart) / ranks.sum())
 
 
+def mcnemar(differences: Scores) -> TestResult:
+    """Compare hits by McNemar's exact two-sided test (1947) on the queries on which two methods differ.
+
+    Args:
+        differences: ``(Q,)``, the hits of b minus those of a.
+
+    Returns:
+        p, and as effect the share of these queries that b wins minus the share that a wins; 1 and 0 where no
+        query differs.
+    """
+    from scipy import stats  # noqa: PLC0415 — imports slowly
+
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    if wins + losses == 0:
+        return TestResult(1.0, 0.0)
+    return TestResult(float(stats.binomtest(wins, wins + losses).pvalue), (wins - losses) / (wins + losses))
+
+
 def permutation_p(differences: Scores, flipped: Scores, rounding: float) -> float:
     """Return the two-sided p of a permutation test that flips the signs of differences at random.
 
@@ -276,21 +282,31 @@ def permutation_p(differences: Scores, flipped: Scores, rounding: float) -> floa
 
 
 def _t_tests(family: Family) -> list[TestResult]:
+    """Compare means over users and trainings; without a p where one seed tells nothing of trainings."""
+    results = []
+    for differences, uncertainty in zip(family.differences, family.uncertainties, strict=True):
+        mean = float(differences.mean())
+        p = None
+        if uncertainty.is_known:  # where all queries differ by the same, nothing tells how much they vary
+            p = 1.0 if np.ptp(differences) <= ROUNDING else uncertainty.p(mean)
+        results.append(TestResult(p, mean))
+    return results
+
+
+def _tests_over_users(family: Family) -> list[TestResult]:
     return [TestResult(test.p_value, test.difference, test.low, test.high) for test in family.paired]
-
-
-def _seed_tests(family: Family) -> list[TestResult]:
-    return [
-        TestResult(
-            seed_test(family.seed_means[a], family.seed_means[b]),
-            float(np.mean(family.seed_means[b]) - np.mean(family.seed_means[a])),
-        )
-        for a, b in family.pairs
-    ]
 
 
 def _wilcoxon_tests(family: Family) -> list[TestResult]:
     return [TestResult(*wilcoxon(differences)) for differences in family.differences]
+
+
+def _mcnemar_tests(family: Family) -> list[TestResult]:
+    """Compare the numbers of queries that only one method of a pair hits, or hits with more of its seeds."""
+    return [
+        mcnemar(differences) if family.is_binary else TestResult(None, float(differences.mean()))
+        for differences in family.differences
+    ]
 
 
 def _permutation_tests(family: Family) -> list[TestResult]:
@@ -317,14 +333,11 @@ def _bootstrap_intervals(family: Family) -> list[TestResult]:
 
 
 TESTS: dict[str, SignificanceTest] = {
-    "t_test": SignificanceTest(
-        "t-test", _t_tests, {"p (queries)": "p", "p (Holm)": "p_adjusted"}, decides=True
-    ),
-    "seeds": SignificanceTest("seeds", _seed_tests, {"p (seeds)": "p"}, corrected=False, decides=True),
-    "wilcoxon": SignificanceTest("Wilcoxon", _wilcoxon_tests, {"p (Wilcoxon)": "p_adjusted"}),
-    "permutation": SignificanceTest("permutation", _permutation_tests, {"p (permutation)": "p_adjusted"}),
-    "bootstrap": SignificanceTest(
-        "bootstrap", _bootstrap_intervals, {"bootstrap interval": "interval"}, only_confirms=True
-    ),
+    "t_test": SignificanceTest("t-test", _t_tests, "p"),
+    "users": SignificanceTest("t-test over users alone", _tests_over_users),
+    "wilcoxon": SignificanceTest("Wilcoxon", _wilcoxon_tests, "p (Wilcoxon)"),
+    "permutation": SignificanceTest("permutation", _permutation_tests, "p (permutation)"),
+    "mcnemar": SignificanceTest("McNemar", _mcnemar_tests, "p (McNemar)"),
+    "bootstrap": SignificanceTest("bootstrap", _bootstrap_intervals, corrected=False),
 }
-"""All tests by name. To add one, write a function of a :class:`Family` and add a row."""
+"""All tests by name. The first decides. To add one, write a function of a :class:`Family` and add a row."""

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from recsys.evaluation.hypothesis_tests import (
+    mcnemar,
     mean_interval,
     paired_t_test,
     permutation_p,
-    seed_test,
     wilcoxon,
 )
 from recsys.evaluation.scores import QueryScores
@@ -31,8 +31,15 @@ def noisy(seed: int, shift: float = 0.0, n: int = 400) -> np.ndarray:
 
 def compare(a: np.ndarray, b: np.ndarray) -> Comparison:
     """b with a, as a family of one."""
-    (test,) = compare_all({"a": [scores_of(a)], "b": [scores_of(b)]}, "ndcg_at_10", [("a", "b")])
+    (test,) = compare_fixed({"a": [scores_of(a)], "b": [scores_of(b)]}, [("a", "b")])
     return test
+
+
+def compare_fixed(
+    runs: dict[str, list[QueryScores]], pairs: list[tuple[str, str]], **others: float
+) -> list[Comparison]:
+    """Deterministic methods, so that all uncertainty is that of users."""
+    return compare_all(runs, "ndcg_at_10", pairs, fixed=[*runs], **others)
 
 
 def test_a_comparison_computed_by_hand() -> None:
@@ -59,7 +66,7 @@ def test_nothing_is_claimed_of_too_few_queries(queries: int, verdict: str) -> No
     assert found.reversed().verdict == verdict.replace("better", "worse")
 
 
-@pytest.mark.parametrize(("queries", "verdict"), [(2, "too few queries"), (400, "no evidence")])
+@pytest.mark.parametrize(("queries", "verdict"), [(2, "too few queries"), (400, "undecided")])
 def test_nothing_is_claimed_of_equal_differences(queries: int, verdict: str) -> None:
     found = compare(np.zeros(queries), np.ones(queries))
     assert (found.difference, found.tests["t_test"].p, found.verdict) == (1, 1, verdict)
@@ -70,9 +77,10 @@ def test_p_is_that_of_scipy_on_the_saved_files(tmp_path: Path) -> None:
         scores_of(values).write(tmp_path / f"{name}.parquet")
     saved = [pq.read_table(tmp_path / f"{n}.parquet")["ndcg_at_10"].to_numpy() for n in "ab"]
     read = {n: QueryScores.read(tmp_path / f"{n}.parquet") for n in "ab"}
-    (result,) = compare_all({n: [scores] for n, scores in read.items()}, "ndcg_at_10", [("a", "b")])
+    (result,) = compare_fixed({n: [scores] for n, scores in read.items()}, [("a", "b")])
     expected = stats.ttest_rel(saved[1], saved[0])
-    assert result.tests["t_test"].p == expected.pvalue
+    assert result.tests["users"].p == expected.pvalue
+    assert result.p == pytest.approx(expected.pvalue, rel=1e-12)
     assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-12)
     narrow = paired_t_test(*saved, confidence=0.8)
     assert (narrow.low, narrow.high) == pytest.approx(tuple(expected.confidence_interval(0.8)), rel=1e-12)
@@ -94,7 +102,7 @@ def test_identical_scores_are_no_difference() -> None:
         result.tests["wilcoxon"].p_adjusted,
         result.tests["permutation"].p_adjusted,
     ) == (1, 1, 1, 1)
-    assert (result.verdict, result.dissent) == ("no evidence", [])
+    assert (result.verdict, result.dissent) == ("equivalent", [])
 
 
 def test_the_same_difference_on_every_query() -> None:
@@ -170,7 +178,7 @@ def test_a_family_is_adjusted_as_one_and_keeps_its_order() -> None:
         for i, (name, shift) in enumerate({"reference": 0.0, "slightly": 0.01, "clearly": 0.05}.items())
     }
     pairs = [("reference", "slightly"), ("reference", "clearly")]
-    slight, clear = compare_all({name: [s] for name, s in scores.items()}, "ndcg_at_10", pairs)
+    slight, clear = compare_fixed({name: [s] for name, s in scores.items()}, pairs)
     assert slight.mean_b == scores["slightly"].mean()["ndcg_at_10"]
     assert slight.tests["t_test"].p_adjusted == max(slight.tests["t_test"].p, 2 * clear.tests["t_test"].p)
     assert clear.tests["t_test"].p_adjusted == 2 * clear.tests["t_test"].p
@@ -181,80 +189,16 @@ def test_the_verdict_follows_the_adjusted_p() -> None:
     a, b = noisy(1), noisy(2)
     b = b - b.mean() + a.mean() + 2.2 * np.std(b - a, ddof=1) / np.sqrt(len(a))  # t = 2.2, p = .03
     scores = {"a": [scores_of(a)], "b": [scores_of(b)]}
-    (alone,) = compare_all(scores, "ndcg_at_10", [("a", "b")])
-    in_family = compare_all(scores, "ndcg_at_10", [("a", "b"), ("a", "a")])[0]
+    (alone,) = compare_fixed(scores, [("a", "b")])
+    in_family = compare_fixed(scores, [("a", "b"), ("a", "a")])[0]
     assert alone.tests["t_test"].p == in_family.tests["t_test"].p == pytest.approx(0.028, abs=0.001)
-    assert (alone.verdict, in_family.verdict) == ("better", "no evidence")
+    assert (alone.verdict, in_family.verdict) == ("better", "undecided")
 
 
 def test_other_evaluation_sets_are_refused() -> None:
     scores = {"a": [scores_of(noisy(1), "one")], "b": [scores_of(noisy(2), "two")]}
     with pytest.raises(ValueError, match="different evaluation sets"):
-        compare_all(scores, "ndcg_at_10", [("a", "b")])
-
-
-def test_a_difference_that_seeds_do_not_repeat_is_no_evidence() -> None:
-    # Over users the two differ beyond doubt; but b's lead comes from one lucky seed of three.
-    users = noisy(1)
-    a = [scores_of(users + shift) for shift in (0.000, 0.002, 0.001)]
-    b = [scores_of(users + shift + noisy(9) * 1e-3) for shift in (0.000, 0.001, 0.050)]
-    (test,) = compare_all({"a": a, "b": b}, "ndcg_at_10", [("a", "b")])
-    expected = stats.ttest_ind(
-        [s.mean()["ndcg_at_10"] for s in a], [s.mean()["ndcg_at_10"] for s in b], equal_var=False
-    )
-    assert test.tests["t_test"].p_adjusted < 1e-6
-    assert test.tests["seeds"].p == pytest.approx(expected.pvalue)
-    assert test.verdict == "no evidence"
-    steady = [scores_of(users + shift + noisy(9) * 1e-3) for shift in (0.050, 0.051, 0.052)]
-    (test,) = compare_all({"a": a, "b": steady}, "ndcg_at_10", [("a", "b")])
-    assert test.verdict == "better"
-    assert test.reversed().verdict == "worse"
-    assert test.reversed().difference == -test.difference
-
-
-@pytest.mark.slow
-def test_two_trainings_of_one_method_seldom_differ_over_seeds() -> None:
-    rng = np.random.default_rng(0)
-    found = [seed_test(*rng.normal(0.3, 0.01, size=(2, 3))) for _ in range(2000)]
-    assert 0.01 < np.mean(np.array(found) < 0.05) < 0.06  # Welch keeps below .05 with three seeds
-
-
-def test_seeds_that_leave_nothing_to_chance() -> None:
-    assert seed_test([0.1], [0.2]) is None
-    assert seed_test([0.1, 0.1], [0.1, 0.1]) == 1
-    assert seed_test([0.1, 0.1], [0.2, 0.2]) == 0
-    assert seed_test([0.1], [0.2, 0.2, 0.2]) == 0
-    rounded = (0.1 + 0.2) / 3  # .1, but for rounding
-    assert seed_test([0.1, 0.1], [rounded, 0.1]) == seed_test([rounded], [0.1, 0.1]) == 1
-    assert rounded != 0.1
-
-
-def test_seeds_of_which_one_side_is_constant() -> None:
-    # Without spread of its own a constant is a known mean, to which the other side is compared.
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = seed_test([0.3, 0.3, 0.3], [0.31, 0.33, 0.35]), seed_test([0.31, 0.33, 0.35], [0.3, 0.3, 0.3])
-    assert found == pytest.approx([stats.ttest_1samp([0.31, 0.33, 0.35], 0.3).pvalue] * 2)
-
-
-def test_seeds_are_compared_with_the_one_run_of_a_deterministic_method() -> None:
-    # Means .01, .03, .05 above it: mean .03, standard deviation .02, t = .03 / (.02 / sqrt(3)) = 2.598.
-    found = seed_test([0.3], [0.31, 0.33, 0.35]), seed_test([0.31, 0.33, 0.35], [0.3])
-    assert found == pytest.approx((0.1217, 0.1217), abs=1e-4)  # two-sided, with 2 degrees
-
-
-def test_a_lead_over_a_deterministic_baseline_must_hold_over_seeds() -> None:
-    users = noisy(1)
-    runs = {
-        "baseline": [scores_of(users)],
-        "lucky": [scores_of(users + shift + noisy(9) * 1e-3) for shift in (0.000, 0.001, 0.050)],
-        "steady": [scores_of(users + shift + noisy(9) * 1e-3) for shift in (0.050, 0.051, 0.052)],
-    }
-    lucky, steady = compare_all(runs, "ndcg_at_10", [("baseline", "lucky"), ("baseline", "steady")])
-    assert lucky.tests["t_test"].p_adjusted < 1e-6
-    assert lucky.tests["seeds"].p is not None
-    assert (lucky.verdict, lucky.reversed().verdict) == ("no evidence", "no evidence")
-    assert (steady.verdict, steady.reversed().verdict) == ("better", "worse")
+        compare_fixed(scores, [("a", "b")])
 
 
 @pytest.mark.parametrize("n", [6, 60, 600])
@@ -302,7 +246,7 @@ def test_ties_are_counted_however_far_another_method_of_the_family_is() -> None:
     b = a.copy()
     b[rng.choice(len(b), 7, replace=False)] += 1e-3
     runs = {name: [scores_of(values)] for name, values in (("far", far), ("a", a), ("b", b))}
-    _, test = compare_all(runs, "ndcg_at_10", [("far", "a"), ("a", "b")])  # Holm leaves the larger p alone
+    _, test = compare_fixed(runs, [("far", "a"), ("a", "b")])  # Holm leaves the larger p alone
     p = 2 / 2**7
     assert test.tests["permutation"].p_adjusted == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 10_000))
 
@@ -349,21 +293,21 @@ def test_rounding_is_no_difference_beside_a_method_that_is_far() -> None:
         "b": [scores_of(noisy(1) + 5.6e-17)],
     }
     assert (runs["a"][0].columns["ndcg_at_10"] != runs["b"][0].columns["ndcg_at_10"]).any()
-    _, same = compare_all(runs, "ndcg_at_10", [("far", "a"), ("a", "b")])
+    _, same = compare_fixed(runs, [("far", "a"), ("a", "b")])
     assert (
         same.tests["t_test"].p_adjusted,
         same.tests["wilcoxon"].p_adjusted,
         same.tests["permutation"].p_adjusted,
         same.verdict,
-    ) == (1, 1, 1, "no evidence")
+    ) == (1, 1, 1, "equivalent")
 
 
 def test_every_p_over_queries_is_adjusted_over_the_family() -> None:
     rng = np.random.default_rng(3)
     runs = {name: [scores_of(noisy(1) + rng.normal(0.004, 0.04, 400))] for name in "abc"}
     runs["a"] = [scores_of(noisy(1))]
-    alone = [compare_all(runs, "ndcg_at_10", [pair])[0] for pair in (("a", "b"), ("a", "c"))]
-    family = compare_all(runs, "ndcg_at_10", [("a", "b"), ("a", "c")])
+    alone = [compare_fixed(runs, [pair])[0] for pair in (("a", "b"), ("a", "c"))]
+    family = compare_fixed(runs, [("a", "b"), ("a", "c")])
     expected = holm([test.tests["wilcoxon"].p_adjusted for test in alone])
     assert [test.tests["wilcoxon"].p_adjusted for test in family] == pytest.approx(expected)
     assert alone[0].tests["wilcoxon"].p_adjusted != pytest.approx(expected[0])
@@ -374,8 +318,8 @@ def test_every_p_over_queries_is_adjusted_over_the_family() -> None:
 def test_a_pair_is_tested_alike_in_whatever_family_it_stands() -> None:
     runs = {name: [scores_of(noisy(1) + 0.1 * noisy(seed))] for seed, name in enumerate("abcd", start=2)}
     pairs = [("a", "b"), ("a", "c"), ("d", "b")]
-    for pair, test in zip(pairs, compare_all(runs, "ndcg_at_10", pairs), strict=True):
-        alone = compare_all(runs, "ndcg_at_10", [pair])[0]
+    for pair, test in zip(pairs, compare_fixed(runs, pairs), strict=True):
+        alone = compare_fixed(runs, [pair])[0]
         spread = (alone.high - alone.low) / 4
         assert (test.mean_a, test.difference, test.tests["wilcoxon"].effect) == (
             alone.mean_a,
@@ -390,7 +334,7 @@ def test_a_pair_is_tested_alike_in_whatever_family_it_stands() -> None:
 def test_a_permutation_test_can_show_a_difference_in_the_largest_family() -> None:
     # After Holm's correction of 600 pairs the least p of 10,000 flips would be .06.
     runs = {"a": [scores_of(noisy(1))], "b": [scores_of(noisy(2, shift=0.05))]}
-    tests = compare_all(runs, "ndcg_at_10", [("a", "b")] * 600)
+    tests = compare_fixed(runs, [("a", "b")] * 600)
     assert {test.tests["permutation"].p_adjusted < 0.05 for test in tests} == {True}
 
 
@@ -424,6 +368,46 @@ def test_an_unadjusted_interval_claims_no_difference() -> None:
     a, b = noisy(1), noisy(2)
     b = b - b.mean() + a.mean() + 2.2 * np.std(b - a, ddof=1) / np.sqrt(len(a))
     runs = {"a": [scores_of(a)], "b": [scores_of(b)]}
-    found = compare_all(runs, "ndcg_at_10", [("a", "b"), ("a", "a")])[0]
+    found = compare_fixed(runs, [("a", "b"), ("a", "a")])[0]
     assert found.tests["bootstrap"].low > 0
-    assert (found.verdict, found.dissent) == ("no evidence", [])
+    assert (found.verdict, found.dissent) == ("undecided", [])
+
+
+def test_what_is_certain_but_does_not_matter_is_equivalent() -> None:
+    # A lead of .0005 on .3 is found beyond doubt, and lies within 1 % of .3 with its whole interval.
+    a = noisy(1)
+    b = a + 0.0005 + noisy(2) * 1e-4 - 3e-5
+    slight = compare(a, b)
+    assert slight.p < 1e-6
+    assert (slight.verdict, slight.reversed().verdict, slight.dissent) == ("equivalent", "equivalent", [])
+    runs = {"a": [scores_of(a)], "b": [scores_of(b)]}
+    (strict,) = compare_fixed(runs, [("a", "b")], equivalence=0.001)
+    assert strict.verdict == "better"
+    assert strict.region == pytest.approx(0.001 * a.mean())
+    # An interval that reaches out of the region is not enough, whatever the difference.
+    wide = compare(a, a + noisy(5) * 0.3 - 0.09)
+    assert abs(wide.difference) < wide.region < max(abs(wide.low), abs(wide.high))
+    assert wide.verdict == "undecided"
+
+
+def test_a_smaller_level_asks_for_more() -> None:
+    a, b = noisy(1), noisy(2)
+    b = b - b.mean() + a.mean() + 2.2 * np.std(b - a, ddof=1) / np.sqrt(len(a))  # p = .028
+    runs = {"a": [scores_of(a)], "b": [scores_of(b)]}
+    (usual,), (seven) = compare_fixed(runs, [("a", "b")]), compare_fixed(runs, [("a", "b")], level=0.05 / 7)
+    assert (usual.verdict, seven[0].verdict) == ("better", "undecided")
+    expected = stats.ttest_rel(b, a).confidence_interval(1 - 0.05 / 7)
+    assert (seven[0].low, seven[0].high) == pytest.approx(tuple(expected), rel=1e-9)
+
+
+def test_hits_are_compared_by_mcnemar() -> None:
+    # b alone hits 9 users, a alone 2: as a fair coin shows 9 heads or more, or 2 or fewer, of 11.
+    differences = np.concatenate([np.ones(9), -np.ones(2), np.zeros(50)])
+    tail = sum(stats.binom.pmf(k, 11, 0.5) for k in (0, 1, 2))
+    assert (mcnemar(differences).p, mcnemar(differences).effect) == pytest.approx((2 * tail, 7 / 11))
+    assert (mcnemar(np.zeros(5)).p, mcnemar(np.zeros(5)).effect) == (1, 0)
+    hits = (noisy(1) > 0.35).astype(float)
+    other = (noisy(2) > 0.35).astype(float)
+    assert compare(hits, other).tests["mcnemar"].p == mcnemar(other - hits).p
+    assert compare(hits, other * 0.5).tests["mcnemar"].p is None
+    assert not compare(hits, other * 0.5).tests["mcnemar"].is_answer
