@@ -106,7 +106,7 @@ def run(
     overview = console_report(read_results(report))
     _show(overview, report, chosen.workspace, chosen.tracking_uri)
     if problem:
-        ERR.print(words(("Error: ", "bold red"), problem), soft_wrap=True)
+        ERR.print(words(("Error: ", "bold red"), problem))
         raise typer.Exit(1)
     memory.remember(planned, store, overview)
 
@@ -224,7 +224,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("GRITREC_TRACEBACK"):
             raise
-        ERR.print(words(("Error: ", "bold red"), _explained(error)), soft_wrap=True)
+        ERR.print(words(("Error: ", "bold red"), _explained(error)))
         sys.exit(1)
 
 

@@ -62,7 +62,8 @@ class Screen(Console):
     """
 
     def __init__(self, *, stderr: bool = False, narrowest: int = 1) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+        # Lines of standard error are for logs, too, which are searched: only the terminal itself wraps them.
+        super().__init__(stderr=stderr, soft_wrap=stderr, markup=False, emoji=False, highlight=False)
         self.narrowest = narrowest
 
     @property
@@ -169,4 +170,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning."""
-    ERR.print(words(("Warning: ", "yellow"), str(message)), soft_wrap=True)
+    ERR.print(words(("Warning: ", "yellow"), str(message)))

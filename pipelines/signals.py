@@ -67,7 +67,7 @@ class EndingOnSignals:
         """End the process if it was stopped; if not, give the signals back."""
         if isinstance(error, Stopped):
             self._has_said = True
-            ERR.print(self._line(error.number), soft_wrap=True)
+            ERR.print(self._line(error.number))
             sys.stdout.flush()
             _end(error.number)
         for number, handler in self._handlers.items():

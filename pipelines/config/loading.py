@@ -59,7 +59,7 @@ def _validated(path: str | Path, kind: type[AnySection], values: Any, place: str
     Checking names of plug-ins imports their modules, so the user is told of these first.
     """
     if modules := dict.fromkeys(_plug_in_modules(values)):
-        ERR.print(f"Plug-ins: {path} runs the code of {', '.join(modules)}", soft_wrap=True)
+        ERR.print(f"Plug-ins: {path} runs the code of {', '.join(modules)}")
     try:
         return kind.model_validate(values)
     except ValidationError as error:

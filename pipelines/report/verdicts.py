@@ -65,6 +65,11 @@ def _missing(results: Results) -> list[str]:
         )
         what = "a cell" if len(results.failures) == 1 else f"{len(results.failures)} cells"
         sentences.append(f"There is no result of {what} that failed ({', '.join(methods)}).")
+    if alone := [row.retriever for row in results.rows if row.verdict == "reference failed"]:
+        sentences.append(
+            f"The reference, {results.reference}, failed with {', '.join(dict.fromkeys(alone))}: there, "
+            "nothing is compared with it."
+        )
     return sentences
 
 

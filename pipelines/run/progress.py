@@ -39,7 +39,7 @@ def announce(title: str) -> Iterator[None]:
             yield
         finally:
             _CURRENT.reset(token)
-    ERR.print(words(f"  {title} ", (_clock(time.monotonic() - started), "dim")), soft_wrap=True)
+    ERR.print(words(f"  {title} ", (_clock(time.monotonic() - started), "dim")))
 
 
 def progress(done: int, total: int | None = None, remark: str = "") -> None:

@@ -60,6 +60,10 @@ def test_replacements_keep_columns_straight() -> None:
     assert done.stdout.decode().splitlines() == ["-.1 ~ +.2|", "???? = ab|"]
 
 
+def test_progress_and_errors_are_whole_lines() -> None:
+    assert python('ERR.print("word " * 50)', COLUMNS="30").stderr.decode() == "word " * 50 + "\n"
+
+
 def test_a_narrow_terminal_gets_whole_tables() -> None:
     done = python(
         'table = Table("a", "b")\ntable.add_row("x" * 30, "y" * 30)\nOUT.print(table)', COLUMNS="20"

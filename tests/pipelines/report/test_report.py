@@ -569,6 +569,15 @@ def test_cells_that_failed_are_rows_with_their_reasons() -> None:
     assert "failed" not in " ".join(verdicts(replace(what, failures=[])))
 
 
+def test_that_the_reference_failed_is_said() -> None:
+    lonely = [replace(row(name, 0.03), is_reference=False) for name in ("lsh", "grit-vq")]
+    what = results(*lonely, row(NO_TOKENIZER, 0.02, retriever="popularity"))
+    sentence = "The reference, rq-vae, failed with dual-encoder: there, nothing is compared with it."
+    assert sentence in verdicts(what)
+    assert "reference failed" in {trace.name for trace in score_chart(what).data}
+    assert "failed" not in " ".join(verdicts(results(row("rq-vae", 0.03))))
+
+
 def test_answers_that_no_ranking_can_hold_are_counted_in_a_warning() -> None:
     what = replace(results(row("rq-vae", 0.03)), unreachable=1083, answers=2000)
     (warning,) = [sentence for sentence in verdicts(what) if sentence.startswith("Mind: ")]
