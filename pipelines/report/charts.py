@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from pipelines.report.formatting import decimal
 from pipelines.results.rows import Results, Row, TokenizerRow
@@ -39,7 +38,7 @@ def score_chart(results: Results) -> go.Figure:
 
     Error bars are 95 % intervals: of the mean over queries on the left, of the difference on the right.
     """
-    figure = make_subplots(
+    figure = _subplots(
         cols=2,
         shared_yaxes=True,
         horizontal_spacing=0.03,
@@ -83,6 +82,13 @@ def score_chart(results: Results) -> go.Figure:
     return figure
 
 
+def _subplots(**layout: Any) -> go.Figure:
+    """Return an empty figure of several charts."""
+    from plotly.subplots import make_subplots  # noqa: PLC0415 — imports slowly
+
+    return make_subplots(**layout)
+
+
 def _places(rows: Sequence[Row]) -> list[list[str]]:
     """Return the two levels of a category axis: retrievers, and tokenizers within them."""
     return [[_literal(row.retriever) for row in rows], [_literal(row.tokenizer) for row in rows]]
@@ -101,7 +107,7 @@ def usage_curves(tokenizers: Sequence[TokenizerRow]) -> go.Figure | None:
     levels = max((level for found in usage for _, level in found), default=0)
     if not levels:
         return None
-    figure = make_subplots(
+    figure = _subplots(
         rows=2,
         cols=levels,
         shared_xaxes=True,
@@ -160,7 +166,7 @@ def category_maps(tokenizers: Sequence[TokenizerRow]) -> go.Figure | None:
     names = next(iter(shown.values())).categories[:_MOST_CATEGORIES]
     gap, each = 50, 40 + 18 * len(names)
     height = 80 + len(shown) * each + (len(shown) - 1) * gap
-    figure = make_subplots(rows=len(shown), cols=1, vertical_spacing=gap / height, subplot_titles=list(shown))
+    figure = _subplots(rows=len(shown), cols=1, vertical_spacing=gap / height, subplot_titles=list(shown))
     for row, divided in enumerate(shown.values(), start=1):
         counts = np.array(divided.counts)
         shares = counts / counts.sum(axis=1, keepdims=True)
