@@ -152,6 +152,8 @@ class _Execution:
                 # From a full disk, for example, the other cells suffer too.
                 if isinstance(failed.error, OSError) or len(self.planned.cells) == 1:
                     raise
+                if all(str(failed) != failure.reason for failure in failures):
+                    ERR.print(f"  failed: {failed}", style="red")
                 failures.append(Failure(planned.name, str(failed), planned.steps[-1].digest))
                 logbook.log(failures[-1])
                 continue
@@ -195,7 +197,6 @@ class _Execution:
                 self.computed[step.digest] = _StepFailedError(step, error)
                 if os.environ.get("GRITREC_TRACEBACK"):
                     traceback.print_exception(error)
-                ERR.print(f"  failed: {self.computed[step.digest]}", style="red")
         if failed_before := self.computed[step.digest]:
             raise failed_before
 
