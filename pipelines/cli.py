@@ -49,6 +49,10 @@ def run(
     skip_bad_lines: Annotated[
         bool, typer.Option(help="Leave malformed lines out and count them, instead of stopping at one.")
     ] = False,
+    until_decided: Annotated[
+        bool, typer.Option("--until-decided", help="Add seeds until the best tokenizer's lead is decided.")
+    ] = False,
+    at_most: Annotated[int, typer.Option(help="The greatest number of seeds for --until-decided.")] = 8,
 ) -> None:
     """Run a benchmark: data → semantic IDs → retrievers → paired tests, all kept in MLflow.
 
@@ -56,15 +60,27 @@ def run(
     PREFECT_API_URL is set, that Prefect server shows the run.
     """
     SIGNALS.advice = "the same command goes on where this one was"
+    settings = [*(settings or []), *(["data.skip_bad_lines=true"] if skip_bad_lines else [])]
+    if not until_decided:
+        _run(config, settings)
+        return
+    from pipelines.config.loading import load_config  # noqa: PLC0415
+    from pipelines.run.sequential import looks, run_until_decided  # noqa: PLC0415
+
+    planned = looks(load_config(config, settings), settings, at_most)
+    run_until_decided(lambda of_look: _run(config, of_look), planned)
+
+
+def _run(config: Path, settings: list[str]) -> Path:
+    """Run a benchmark, show its results, and return the folder of its report."""
     from pipelines.run.finished import Memory  # noqa: PLC0415
     from pipelines.run.servers import check_prefect, reach_this_machine_directly  # noqa: PLC0415
 
-    settings = [*(settings or []), *(["data.skip_bad_lines=true"] if skip_bad_lines else [])]
     memory = Memory(config, settings)
     if finished := memory.recall():
         OUT.print(f"Nothing to do: all {finished.steps} steps of {finished.name} were done before.")
         _show(finished.overview, finished.report, finished.workspace)
-        return
+        return finished.report
     reach_this_machine_directly()
     if api := os.environ.get("PREFECT_API_URL"):
         check_prefect(api)
@@ -109,6 +125,7 @@ def run(
         ERR.print(words(("Error: ", "bold red"), problem))
         raise typer.Exit(1)
     memory.remember(planned, store, overview)
+    return report
 
 
 def _show(overview: Overview, report: Path, workspace: Path, tracking_uri: str = "") -> None:
@@ -125,18 +142,31 @@ def _show(overview: Overview, report: Path, workspace: Path, tracking_uri: str =
 
 @app.command()
 def compare(
-    run_a: Annotated[str, typer.Argument(help="MLflow run id of the first cell.")],
-    run_b: Annotated[str, typer.Argument(help="MLflow run id of the second cell.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="MLflow run ids of two cells; with --across of benchmarks, or folders."),
+    ],
     workspace: Workspace = Path("workspace"),
     tracking_uri: TrackingUri = "",
+    across: Annotated[
+        bool, typer.Option("--across", help="Rank methods over several benchmarks, or folders of reports.")
+    ] = False,
 ) -> None:
-    """Compare two runs on the same queries: a paired t-test for every metric that both have."""
+    """Compare two runs on the same queries: a paired t-test for every metric that both have.
+
+    With --across, give benchmarks instead: mean ranks and Bradley-Terry strengths of the methods in all.
+    """
+    if across:
+        _compare_across(runs, workspace, tracking_uri)
+        return
+    if len(runs) != 2:
+        raise ValueError(f"give two runs to compare, not {len(runs)}; or several benchmarks with --across")
     from pipelines.report.formatting import decimal, interval, p_value  # noqa: PLC0415
     from pipelines.tracking.scores import scores_of_run  # noqa: PLC0415
     from recsys.evaluation.hypothesis_tests import paired_t_test  # noqa: PLC0415
     from recsys.evaluation.scores import check_comparable  # noqa: PLC0415
 
-    a, b = (scores_of_run(run, workspace, tracking_uri) for run in (run_a, run_b))
+    a, b = (scores_of_run(run, workspace, tracking_uri) for run in runs)
     check_comparable(a, b)
     table = Table("metric", "A", "B", "B - A", "95 % interval", "p", "effect size")
     for metric in a.columns:
@@ -152,7 +182,30 @@ def compare(
                 decimal(test.effect_size, 3, sign=True),
             )
     OUT.print(table)
-    OUT.print(f"{len(a.query_ids)} queries; p of the paired two-sided t-test, not adjusted.")
+    OUT.print(
+        f"{len(a.query_ids)} queries; p of the paired two-sided t-test, not adjusted. It is about these two "
+        "trainings: other seeds of the same methods may differ by as much."
+    )
+
+
+def _compare_across(places: list[str], workspace: Path, tracking_uri: str) -> None:
+    """Print the standings of methods over several benchmarks."""
+    from pipelines.report.across import FEW_BENCHMARKS, across_table  # noqa: PLC0415
+    from pipelines.tracking.scores import results_at  # noqa: PLC0415
+
+    rows = across_table([results_at(place, workspace, tracking_uri) for place in places])
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*row.values())
+    OUT.print(table)
+    OUT.print(
+        f"{len(places)} benchmarks, each of which counts once. Strength: log-odds of beating a method of "
+        "average strength on a benchmark."
+    )
+    if len(places) < FEW_BENCHMARKS:
+        OUT.print(
+            f"With fewer than {FEW_BENCHMARKS} benchmarks the intervals are too narrow.", style="yellow"
+        )
 
 
 @app.command()

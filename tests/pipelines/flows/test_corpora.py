@@ -120,7 +120,8 @@ def comparison(learns: Path, data: str) -> Comparison:
 @pytest.mark.parametrize("reader", ["amazon", "esci"])
 def test_where_content_tells_content_beats_codes_at_random(reader: str, learns: Path) -> None:
     found = comparison(learns, f"{{reader: {reader}, shop: {{users: 800, items: 300}}}}")
-    assert (found.verdict, found.dissent) == ("better", [])
+    assert found.tests["users"].verdict == "better"
+    assert found.verdict == "undecided"  # one seed
 
 
 @pytest.mark.slow
@@ -130,7 +131,7 @@ def test_where_nothing_tells_there_is_no_strong_evidence(seed: int, learns: Path
     found = comparison(
         learns, f"{{reader: amazon, shop: {{users: 800, items: 300, signal: 0, seed: {seed}}}}}"
     )
-    assert found.tests["t_test"].p > 0.001
+    assert found.tests["users"].p > 0.001
     assert abs(found.difference) < 0.02
 
 
