@@ -176,7 +176,7 @@ class _Execution:
     def _report(self, cells: Sequence[tuple[CellPlan, Cell]], failures: Sequence[Failure]) -> Path:
         """Write the report on the cells that have results, and return its folder."""
         if not cells:
-            raise RuntimeError(f"all {len(failures)} cells failed; the first one: {failures[0].reason}")
+            raise ValueError(f"all {len(failures)} cells failed; the first one: {failures[0].reason}")
         plans, results = zip(*cells, strict=True)
         step = report_step(self.planned.config, self.planned.corpus, plans, failures)
         self._compute(replace(step, work=partial(stages.report, cells=results)))

@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 
 from mlflow import MlflowException
 
@@ -111,4 +112,4 @@ def _is_refusal(error: Exception) -> bool:
 
 def _first_line(error: Exception) -> str:
     """Return the first line of an error's message."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+    return shorten(f"{type(error).__name__}: {error}".partition("\n")[0], 300, placeholder=" …")

@@ -86,7 +86,8 @@ def read_log(log: Path, *, k_core: int = 1) -> Corpus:
 
 def test_a_reader_of_one_s_own_counts_with_its_source_and_its_files(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "plug_reader.py").write_text(READER)
-    (tmp_path / "log.txt").write_text("u a 1\nu b 2\n")
+    log = "".join(f"{user} {item} 1\n" for user in "uv" for item in "abcd")
+    (tmp_path / "log.txt").write_text(log)
     setting = f"data={{reader: 'plug_reader:read_log', raw: {tmp_path}, log: log.txt}}"
 
     def ingest() -> Step:
@@ -95,8 +96,8 @@ def test_a_reader_of_one_s_own_counts_with_its_source_and_its_files(tiny: Path, 
     first = ingest()
     store = Store(tmp_path / "stages")
     store.make(first)
-    assert json.loads((store.folder(first) / "corpus.json").read_text())["interactions"] == 2
-    (tmp_path / "log.txt").write_text("u a 1\nu b 2\nu c 3\n")
+    assert json.loads((store.folder(first) / "corpus.json").read_text())["interactions"] == 8
+    (tmp_path / "log.txt").write_text(f"{log}u e 3\n")
     second = ingest()
     (tmp_path / "plug_reader.py").write_text(READER + "\n# changed\n")
     assert len({first.digest, second.digest, ingest().digest}) == 3

@@ -61,7 +61,7 @@ def plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("kind", "expected"),
     [
         ("LosesAKey", "KeyError: 'foo'"),
-        ("FloatCodes", "codes must be int64, not float32"),
+        ("FloatCodes", "gave codes of dtype float32 on cpu; return int64"),
         ("KeepsAnArray", "KeepsAnArray.order, a ndarray, would not survive saving"),
     ],
 )

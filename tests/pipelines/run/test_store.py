@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.manifest import read_manifest
@@ -202,6 +202,7 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(data)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 8 * 15 - 1))
 def test_no_flipped_bit_of_an_input_is_built_on(bit: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
