@@ -47,8 +47,8 @@ def score_chart(results: Results) -> go.Figure:
     # The axis takes its order from the first trace, so the first one holds every row.
     intervals = [(row.means[results.metric], *row.interval) for row in results.rows]
     figure.add_scatter(**_points(results.rows, intervals), marker_opacity=0, hoverinfo="skip", row=1, col=1)
-    for verdict in dict.fromkeys(row.verdict for row in results.rows):
-        rows = [row for row in results.rows if row.verdict == verdict]
+    for verdict in dict.fromkeys(results.verdict(row) for row in results.rows):
+        rows = [row for row in results.rows if results.verdict(row) == verdict]
         means = [row.means[results.metric] for row in rows]
         figure.add_bar(
             x=means,
@@ -64,7 +64,7 @@ def score_chart(results: Results) -> go.Figure:
         )
     compared = [row for row in results.rows if row.comparison]
     tests = [(t.difference, t.low, t.high) for row in compared if (t := row.comparison)]
-    colours = [COLOURS[row.verdict] for row in compared]
+    colours = [COLOURS[results.verdict(row)] for row in compared]
     figure.add_scatter(**_points(compared, tests), marker={"color": colours, "size": 11}, row=1, col=2)
     figure.add_vline(x=0, line_color=COLOURS["reference"], line_width=1, row=1, col=2)
     figure.update_yaxes(autorange="reversed", showgrid=False)

@@ -65,7 +65,7 @@ def _missing(results: Results) -> list[str]:
         )
         what = "a cell" if len(results.failures) == 1 else f"{len(results.failures)} cells"
         sentences.append(f"There is no result of {what} that failed ({', '.join(methods)}).")
-    if alone := [row.retriever for row in results.rows if row.verdict == "reference failed"]:
+    if alone := [row.retriever for row in results.rows if results.verdict(row) == "reference failed"]:
         sentences.append(
             f"The reference, {results.reference}, failed with {', '.join(dict.fromkeys(alone))}: there, "
             "nothing is compared with it."
@@ -197,8 +197,6 @@ def _dissent(results: Results) -> list[str]:
 def _finding(name: str, result: TestResult, test: Comparison) -> str:
     """Return what one test found, in words."""
     label = TESTS[name].label
-    if result.low is not None and result.high is not None:
-        return f"{label} {interval(result.low, result.high)}"
     p = result.p if result.p_adjusted is None else result.p_adjusted
     opposite = result.verdict != UNDECIDED and result.effect * test.difference < 0
     return f"{label} {_p_is(1.0 if p is None else p)}{', the other way round' if opposite else ''}"

@@ -55,7 +55,6 @@ class Row:
             itself and for baselines.
         to_next: For the best tokenizer under its retriever, the comparison with the next best.
         to_baseline: Comparison with the best baseline; None for baselines, and where there is none.
-        is_reference: Whether this is the tokenizer with which the others are compared.
     """
 
     tokenizer: str
@@ -70,21 +69,11 @@ class Row:
     comparison: Comparison | None
     to_next: Comparison | None = None
     to_baseline: Comparison | None = None
-    is_reference: bool = False
 
     @property
     def is_baseline(self) -> bool:
         """Whether the retriever uses no semantic IDs."""
         return self.tokenizer == NO_TOKENIZER
-
-    @property
-    def verdict(self) -> str:
-        """The verdict against the reference; without a comparison, the reason why there is none."""
-        if self.comparison:
-            return self.comparison.verdict
-        if self.is_baseline:
-            return "baseline"
-        return "reference" if self.is_reference else "reference failed"
 
 
 @dataclass(frozen=True)
@@ -122,6 +111,14 @@ class Results:
     def label(self) -> str:
         """The label of the main metric."""
         return self.labels[self.metric]
+
+    def verdict(self, row: Row) -> str:
+        """Return the verdict against the reference; without a comparison, the reason why there is none."""
+        if row.comparison:
+            return row.comparison.verdict
+        if row.is_baseline:
+            return "baseline"
+        return "reference" if row.tokenizer == self.reference else "reference failed"
 
     def by_retriever(self) -> dict[str, list[Row]]:
         """Return each retriever with its rows, best first; without baselines."""
@@ -216,7 +213,11 @@ class Results:
             **{
                 f"{name}_{what}": value
                 for name, result in comparison.tests.items()
-                for what, value in TESTS[name].record(result).items()
+                for what, value in (
+                    ("p", result.p),
+                    ("p_holm", result.p_adjusted),
+                    ("effect", result.effect),
+                )
             },
             "queries": comparison.n,
             "verdict": comparison.verdict,

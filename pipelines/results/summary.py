@@ -91,11 +91,7 @@ def summarise(
     tests = dict(zip(pairs, compare(pairs), strict=True))
 
     rows = [
-        replace(
-            _row(same, runs[key], metric, tests.get(((key[0], reference), key))),
-            is_reference=key[1] == reference,
-        )
-        for key, same in groups.items()
+        _row(same, runs[key], metric, tests.get(((key[0], reference), key))) for key, same in groups.items()
     ]
     rows = _with_next(_sorted_rows(rows, metric), tests)
     rows = _with_baseline(rows, compare)
