@@ -13,14 +13,14 @@ from functools import cached_property
 import numpy as np
 
 from recsys.evaluation.metrics import Scores
-from recsys.evaluation.resampling import bootstrap_sums, sign_flipped_sums
+from recsys.evaluation.resampling import sign_flipped_sums
 from recsys.evaluation.uncertainty import ROUNDING, Trainings, Uncertainty, uncertainties
 
 ALPHA = 0.05
 """Significance level: a difference counts as real where p is below it."""
 
-FLIPS = RESAMPLES = 10_000
-"""Number of random sign flips of a permutation test, and of resamples of a bootstrap."""
+FLIPS = 10_000
+"""Number of random sign flips of a permutation test."""
 
 MIN_QUERIES = 10
 """Smallest number of queries from which anything is claimed.
@@ -88,33 +88,25 @@ class TestResult:
     Attributes:
         p: Two-sided p of this comparison alone; None if the test gives none or does not apply.
         effect: What the test measures; above 0 where b is better.
-        low: Lower end of the test's 95 % interval of the difference; None if it gives none.
-        high: Upper end of that interval.
-        p_adjusted: ``p`` corrected for the family; None if the test's p is not corrected.
+        p_adjusted: ``p`` corrected for the family; None if there is no p.
     """
 
     __test__ = False  # not a class of tests for pytest
 
     p: float | None
     effect: float
-    low: float | None = None
-    high: float | None = None
     p_adjusted: float | None = None
 
     @property
     def is_answer(self) -> bool:
-        """Whether the test applies, and so has a p or an interval."""
-        return self.p is not None or self.low is not None
+        """Whether the test applies, and so has a p."""
+        return self.p is not None
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``undecided``, by the adjusted p, else by p, else by the interval."""
+        """``better``, ``worse`` or ``undecided``, by the adjusted p, else by p."""
         p = self.p if self.p_adjusted is None else self.p_adjusted
-        if p is not None:
-            is_real = p < ALPHA
-        else:
-            is_real = self.low is not None and self.high is not None and not self.low <= 0 <= self.high
-        if not is_real:
+        if p is None or p >= ALPHA:
             return UNDECIDED
         return "better" if self.effect > 0 else "worse"
 
@@ -127,20 +119,11 @@ class SignificanceTest:
         label: Name in sentences.
         function: Returns one result for each pair of a family.
         column: Header of the column of a report's table that shows its adjusted p; none if empty.
-        corrected: Whether p is corrected for the family by Holm's method. The disagreement of a test that is
-            not corrected counts only where a difference was found.
     """
 
     label: str
     function: Callable[[Family], list[TestResult]]
     column: str = ""
-    corrected: bool = True
-
-    def record(self, result: TestResult) -> dict[str, float | None]:
-        """Return what a record of a comparison keeps of a result, by short names."""
-        if self.corrected:
-            return {"p": result.p, "p_holm": result.p_adjusted, "effect": result.effect}
-        return {"low": result.low, "high": result.high, "effect": result.effect}
 
 
 @dataclass(frozen=True)
@@ -294,7 +277,7 @@ def _t_tests(family: Family) -> list[TestResult]:
 
 
 def _tests_over_users(family: Family) -> list[TestResult]:
-    return [TestResult(test.p_value, test.difference, test.low, test.high) for test in family.paired]
+    return [TestResult(test.p_value, test.difference) for test in family.paired]
 
 
 def _wilcoxon_tests(family: Family) -> list[TestResult]:
@@ -322,22 +305,11 @@ def _permutation_tests(family: Family) -> list[TestResult]:
     ]
 
 
-def _bootstrap_intervals(family: Family) -> list[TestResult]:
-    count = family.scores.shape[1]
-    drawn = bootstrap_sums(family.from_first, RESAMPLES, total=count) / count
-    results = []
-    for differences, (a, b) in zip(family.differences, family.pairs, strict=True):
-        low, high = np.quantile(drawn[b] - drawn[a], [0.025, 0.975]).tolist()
-        results.append(TestResult(None, float(differences.mean()), low, high))
-    return results
-
-
 TESTS: dict[str, SignificanceTest] = {
     "t_test": SignificanceTest("t-test", _t_tests, "p"),
     "users": SignificanceTest("t-test over users alone", _tests_over_users),
     "wilcoxon": SignificanceTest("Wilcoxon", _wilcoxon_tests, "p (Wilcoxon)"),
     "permutation": SignificanceTest("permutation", _permutation_tests, "p (permutation)"),
     "mcnemar": SignificanceTest("McNemar", _mcnemar_tests, "p (McNemar)"),
-    "bootstrap": SignificanceTest("bootstrap", _bootstrap_intervals, corrected=False),
 }
 """All tests by name. The first decides. To add one, write a function of a :class:`Family` and add a row."""

@@ -1,20 +1,18 @@
-"""Random sums over queries for the permutation test and the bootstrap.
+"""Random sums over queries for the permutation test.
 
-Both functions compute the sums of N methods at once, with the same random numbers for all of them. The sum of
-the difference between two methods is then the difference of their sums, so all pairs of methods cost no more
-than the N methods. Queries with the score 0 under all methods add nothing and may be left out.
+The sums of N methods are computed at once, with the same random numbers for all of them. The sum of the
+difference between two methods is then the difference of their sums, so all pairs of methods cost no more than
+the N methods. Queries with the score 0 under all methods add nothing and may be left out.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn.functional import embedding_bag
 
 from recsys.evaluation.metrics import Scores
 
 _FLIPPED_AT_ONCE = 64  # number of queries whose signs fit into the CPU's cache
-_DRAWN_AT_ONCE = 2**20  # number of draws, which bounds memory
 
 
 def sign_flipped_sums(scores: Scores, flips: int, seed: int = 0) -> Scores:
@@ -40,32 +38,3 @@ def sign_flipped_sums(scores: Scores, flips: int, seed: int = 0) -> Scores:
         sums_of_kept += part.T @ keeps_sign.double()
     # The signs are 2 · keeps_sign - 1, so the signed sums are twice the sums above minus the sums of all.
     return 2 * sums_of_kept.numpy() - scores.sum(axis=0)[:, None]
-
-
-def bootstrap_sums(scores: Scores, resamples: int, total: int, seed: int = 0) -> Scores:
-    """Return sums over queries drawn with replacement (the bootstrap of Efron 1979).
-
-    Args:
-        scores: ``(Q, N)``, the score of each query under each of N methods. Queries that score 0 under all
-            methods may be left out.
-        resamples: Number of resamples; each draws ``total`` queries.
-        total: Number of all queries, including the ``total - Q`` that were left out.
-        seed: Seed of the draws.
-
-    Returns:
-        ``(N, resamples)`` float64, computed in float32.
-    """
-    sums = torch.zeros(resamples, scores.shape[1])
-    if len(scores) == 0:
-        return sums.T.double().numpy()
-    rng = np.random.default_rng(seed)
-    weight = torch.from_numpy(scores.astype(np.float32))
-    # The number of draws that hit one of the Q queries is binomial; which of the Q they hit is uniform.
-    sizes = rng.binomial(total, len(scores) / total, resamples)
-    at_once = max(1, _DRAWN_AT_ONCE // len(scores))
-    for start in range(0, resamples, at_once):
-        counts = sizes[start : start + at_once]
-        drawn = torch.from_numpy(rng.integers(len(scores), size=counts.sum(), dtype=np.int32))
-        starts = torch.from_numpy((np.cumsum(counts) - counts).astype(np.int32))
-        sums[start : start + at_once] = embedding_bag(drawn, weight, starts, mode="sum")
-    return sums.T.double().numpy()

@@ -91,7 +91,7 @@ class Comparison:
             low=-self.high,
             high=-self.low,
             effect_size=-self.effect_size,
-            tests={name: _reversed(result) for name, result in self.tests.items()},
+            tests={name: replace(result, effect=-result.effect) for name, result in self.tests.items()},
         )
 
     @property
@@ -137,10 +137,7 @@ class Comparison:
         return [
             name
             for name, result in self.tests.items()
-            if name not in ("t_test", "users")
-            and result.is_answer
-            and result.verdict != answer
-            and (TESTS[name].corrected or answer != UNDECIDED)
+            if name not in ("t_test", "users") and result.is_answer and result.verdict != answer
         ]
 
 
@@ -213,7 +210,7 @@ def compare_all(
         ],
         is_binary=all(np.isin(each, (0, 1)).all() for each in scores.values()),
     )
-    results = {name: _adjusted(test.function(family), test.corrected) for name, test in TESTS.items()}
+    results = {name: _adjusted(test.function(family)) for name, test in TESTS.items()}
     tested = sum(uncertainty.is_known for uncertainty in family.uncertainties)
     comparisons = []
     for number, (paired, uncertainty) in enumerate(zip(family.paired, family.uncertainties, strict=True)):
@@ -237,10 +234,8 @@ def compare_all(
     return comparisons
 
 
-def _adjusted(results: list[TestResult], corrected: bool) -> list[TestResult]:
+def _adjusted(results: list[TestResult]) -> list[TestResult]:
     """Return results with every p adjusted for the others; results without a p are no part of the family."""
-    if not corrected:
-        return results
     with_p = [number for number, result in enumerate(results) if result.p is not None]
     changed = list(results)
     for number, p in zip(with_p, holm([results[n].p or 0.0 for n in with_p]).tolist(), strict=True):
@@ -257,10 +252,3 @@ def _with_outlook(comparison: Comparison, uncertainty: Uncertainty, tested: int)
     asked = (comparison.difference, level / tested, level, comparison.region)
     seeds, users = uncertainty.more_seeds(*asked), uncertainty.more_users(*asked)
     return replace(comparison, outlook=replace(comparison.outlook, more_seeds=seeds, more_users=users))
-
-
-def _reversed(result: TestResult) -> TestResult:
-    """Return a test's result for a compared with b."""
-    low = None if result.high is None else -result.high
-    high = None if result.low is None else -result.low
-    return replace(result, effect=-result.effect, low=low, high=high)

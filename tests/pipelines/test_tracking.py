@@ -115,7 +115,7 @@ def test_a_benchmark_is_a_run_with_a_run_under_it_for_each_cell(workspace: Path,
         ("grit-vq", "rq-vae"),
         *((row.tokenizer, "popularity") for row in results.rows[:2]),
     ]
-    for name in ("t_test_p_holm", "wilcoxon_p_holm", "permutation_p_holm", "bootstrap_low", "bootstrap_high"):
+    for name in ("t_test_p_holm", "wilcoxon_p_holm", "permutation_p_holm", "users_p", "detectable"):
         assert [t[name] for t in kept] == pytest.approx([t[name] for t in results.significance_records()])
     assert "which tokenizer recommends best?" in artifact(tracker, "report.html", tmp_path)
     assert "plotly.js v" in artifact(tracker, "scores.html", tmp_path)

@@ -91,11 +91,7 @@ def test_identical_scores_are_no_difference() -> None:
         warnings.simplefilter("error")
         result = compare(noisy(1), noisy(1))
     assert (result.difference, result.low, result.high, result.effect_size) == (0, 0, 0, 0)
-    assert (
-        result.tests["bootstrap"].low,
-        result.tests["bootstrap"].high,
-        result.tests["wilcoxon"].effect,
-    ) == (0, 0, 0)
+    assert result.tests["wilcoxon"].effect == 0
     assert (
         result.tests["t_test"].p,
         result.tests["t_test"].p_adjusted,
@@ -111,7 +107,6 @@ def test_the_same_difference_on_every_query() -> None:
         result = compare(np.ones(5), np.zeros(5))
     assert (result.difference, result.low, result.high, result.tests["t_test"].p) == (-1, -1, -1, 1)
     assert (result.effect_size, result.tests["wilcoxon"].effect) == (-np.inf, -1)
-    assert (result.tests["bootstrap"].low, result.tests["bootstrap"].high) == (-1, -1)
     # Five signs are all alike in 2 of 32 cases, however large the difference.
     assert (result.tests["wilcoxon"].p_adjusted, result.tests["permutation"].p_adjusted) == pytest.approx(
         (2 / 32, 2 / 32), abs=0.01
@@ -213,19 +208,13 @@ def test_every_test_over_queries_is_that_of_scipy(n: int) -> None:
     assert found.tests["permutation"].p_adjusted == pytest.approx(
         permuted.pvalue, abs=4 * np.sqrt(0.25 / 10_000)
     )
-    drawn = stats.bootstrap((differences,), np.mean, n_resamples=20_000, method="percentile", rng=0)
-    spread = differences.std() / np.sqrt(n)
-    assert (found.tests["bootstrap"].low, found.tests["bootstrap"].high) == pytest.approx(
-        tuple(drawn.confidence_interval), abs=0.1 * spread
-    )
 
 
 def test_two_queries_are_enough_for_every_test() -> None:
-    # Four pairs of signs, two of which sum to as much as is seen; draws of both, one, or the other alone.
+    # Four pairs of signs, two of which sum to as much as is seen.
     found = compare(np.array([0.0, 0.0]), np.array([0.2, 0.6]))
     assert found.tests["wilcoxon"].p_adjusted == stats.wilcoxon([0.2, 0.6]).pvalue == 0.5
     assert found.tests["permutation"].p_adjusted == pytest.approx(0.5, abs=0.02)
-    assert (found.tests["bootstrap"].low, found.tests["bootstrap"].high) == pytest.approx((0.2, 0.6))
 
 
 def test_flips_that_reach_what_is_seen_are_counted_and_the_data_too() -> None:
@@ -270,9 +259,7 @@ def test_rounding_is_no_difference_and_breaks_no_tie() -> None:
     assert (
         same.tests["wilcoxon"].p_adjusted,
         same.tests["permutation"].p_adjusted,
-        same.tests["bootstrap"].low,
-        same.tests["bootstrap"].high,
-    ) == (1, 1, 0, 0)
+    ) == (1, 1)
     assert (
         same.tests["t_test"].p,
         same.tests["t_test"].p_adjusted,
@@ -320,14 +307,11 @@ def test_a_pair_is_tested_alike_in_whatever_family_it_stands() -> None:
     pairs = [("a", "b"), ("a", "c"), ("d", "b")]
     for pair, test in zip(pairs, compare_fixed(runs, pairs), strict=True):
         alone = compare_fixed(runs, [pair])[0]
-        spread = (alone.high - alone.low) / 4
         assert (test.mean_a, test.difference, test.tests["wilcoxon"].effect) == (
             alone.mean_a,
             alone.difference,
             alone.tests["wilcoxon"].effect,
         )
-        assert test.tests["bootstrap"].low == pytest.approx(alone.tests["bootstrap"].low, abs=0.1 * spread)
-        assert test.tests["bootstrap"].high == pytest.approx(alone.tests["bootstrap"].high, abs=0.1 * spread)
 
 
 @pytest.mark.slow
@@ -345,9 +329,7 @@ def test_the_same_call_gives_the_same_numbers() -> None:
     assert turned.verdict == found.verdict
     assert turned.tests["wilcoxon"].effect == found.tests["wilcoxon"].effect
     assert turned.tests["permutation"].p_adjusted == found.tests["permutation"].p_adjusted
-    assert (turned.tests["bootstrap"].low, turned.tests["bootstrap"].high) == pytest.approx(
-        (found.tests["bootstrap"].low, found.tests["bootstrap"].high), abs=1e-3
-    )
+    assert (turned.low, turned.high) == (found.low, found.high)
 
 
 def test_a_mean_that_few_queries_make_is_not_confirmed_by_ranks() -> None:
@@ -362,15 +344,6 @@ def test_a_mean_that_few_queries_make_is_not_confirmed_by_ranks() -> None:
     assert few.tests["wilcoxon"].effect < 0
     assert few.tests["wilcoxon"].p_adjusted < 0.05  # it finds a difference, but the other way round
     assert few.dissent == ["wilcoxon"]
-
-
-def test_an_unadjusted_interval_claims_no_difference() -> None:
-    a, b = noisy(1), noisy(2)
-    b = b - b.mean() + a.mean() + 2.2 * np.std(b - a, ddof=1) / np.sqrt(len(a))
-    runs = {"a": [scores_of(a)], "b": [scores_of(b)]}
-    found = compare_fixed(runs, [("a", "b"), ("a", "a")])[0]
-    assert found.tests["bootstrap"].low > 0
-    assert (found.verdict, found.dissent) == ("undecided", [])
 
 
 def test_what_is_certain_but_does_not_matter_is_equivalent() -> None:
