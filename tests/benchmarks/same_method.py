@@ -1,8 +1,9 @@
 """How often verdicts tell trainings of one and the same method apart, on real scores.
 
-``python -m tests.benchmarks.same_method FILE [KEY=VALUE]…`` runs the benchmark file with one tokenizer, one retriever and eight seeds. Then the seeds are dealt to
-made-up methods at random, 200 times, and the methods are compared. Steps that are done are not repeated. For
-Beauty: ``pipelines/experiments/beauty.yaml data.raw=FOLDER workspace=FOLDER``.
+``python -m tests.benchmarks.same_method FILE [KEY=VALUE]…`` runs the benchmark file with one tokenizer, one
+retriever and eight seeds. Then the seeds are dealt to made-up methods at random, 200 times, and the methods
+are compared. Steps that are done are not repeated. For Beauty: ``pipelines/experiments/beauty.yaml
+data.raw=FOLDER workspace=FOLDER``.
 """
 
 from __future__ import annotations
