@@ -132,7 +132,9 @@ def _regular_cells(lines: pl.Series, width: int) -> pl.DataFrame | None:
         return None
     names = ",".join(map(str, range(width)))
     cells = pl.read_csv("\n".join([names, *lines]).encode(), infer_schema=False)
-    return cells if cells.shape == (len(lines), width) else None
+    if cells.shape != (len(lines), width):
+        return None
+    return cells.filter(pl.any_horizontal(pl.all().str.strip_chars() != ""))
 
 
 def _records(
