@@ -71,6 +71,8 @@ def _apply(values: dict[str, Any], setting: str) -> str:
         value = parse_yaml(text, shown)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if re.search(r"\s#", text) and str(value).count("#") < text.count("#"):
+        raise ConfigError(f"{shown}: YAML takes what follows ' #' for a comment; put the value in quotes")
     *path, last = key.split(".")
     place: Any = values
     try:

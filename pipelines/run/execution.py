@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import traceback
@@ -18,10 +19,13 @@ from pipelines.run.plan import CellPlan, Plan, report_step
 from pipelines.run.progress import announce
 from pipelines.run.store import Step, Store
 from pipelines.screen import ERR
+from pipelines.signals import Stopped
 from pipelines.tracking.database import is_kept
 
 if TYPE_CHECKING:
     from pipelines.tracking.logbook import Logbook
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 Make = Callable[[Step, list[Step]], None]
 """Computes one step, whose inputs have been computed before."""
@@ -75,10 +79,11 @@ class _StepFailedError(RuntimeError):
         error: Its error.
     """
 
-    def __init__(self, step: Step, error: Exception) -> None:
+    def __init__(self, step: Step, error: Exception | SystemExit) -> None:
         what = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
         super().__init__(f"{step.title}: {what}")
-        self.step, self.error = step, error
+        self.step = step
+        self.error = RuntimeError(str(self)) if isinstance(error, SystemExit) else error
 
 
 class _Execution:
@@ -149,8 +154,8 @@ class _Execution:
             try:
                 self._compute(planned.steps[-1])
             except _StepFailedError as failed:
-                # From a full disk, for example, the other cells suffer too.
-                if isinstance(failed.error, OSError) or len(self.planned.cells) == 1:
+                # From a full disk the other cells suffer too; another OSError may be of a plug-in alone.
+                if getattr(failed.error, "errno", None) in _OF_THE_DISK or len(self.planned.cells) == 1:
                     raise
                 if all(str(failed) != failure.reason for failure in failures):
                     ERR.print(f"  failed: {failed}", style="red")
@@ -193,7 +198,9 @@ class _Execution:
                 self.computed[step.digest] = None
             except _StepFailedError as failed:  # an input
                 self.computed[step.digest] = failed
-            except Exception as error:  # a plug-in may fail in any way
+            except (Exception, SystemExit) as error:  # a plug-in may fail in any way
+                if isinstance(error, Stopped):
+                    raise
                 self.computed[step.digest] = _StepFailedError(step, error)
                 if os.environ.get("GRITREC_TRACEBACK"):
                     traceback.print_exception(error)

@@ -130,14 +130,15 @@ class Store:
     def damaged(self) -> Iterator[str]:
         """Check every byte of every folder; set aside what is damaged, and yield what is wrong with it."""
         with self.locked("verify"):
-            for manifest in sorted(self.root.glob(f"*/*/{MANIFEST}")):
-                folder = manifest.parent
-                if ".partial-" in folder.name or folder.parent.name == "damaged":
+            for folder in sorted(self.root.glob(f"*/*-{'[0-9a-f]' * _DIGITS}")):
+                if folder.parent.name == "damaged":
                     continue
                 try:
                     check_files(folder, every_byte=True)
-                except DamagedError as error:
-                    yield f"{folder.parent.name}/{error}"
+                except (DamagedError, FileNotFoundError) as error:
+                    missing = isinstance(error, FileNotFoundError)
+                    what = f"{folder.name}: {MANIFEST} is missing" if missing else str(error)
+                    yield f"{folder.parent.name}/{what}"
                     self._set_aside(folder, say=False)
 
     def locked(self, purpose: str) -> AbstractContextManager[None]:

@@ -101,7 +101,8 @@ class Tracker:
             prepare(workspace)
         client = client_of(tracking_uri or embedded_uri(workspace))
         experiment_id = _experiment(client, name, None if tracking_uri else artifacts_of(workspace))
-        owner = f"{socket.gethostname()}:{database_of(workspace).parent}"
+        place = f"{socket.gethostname()}:{database_of(workspace).parent}"
+        owner = place if tracking_uri else "the workspace of this database"  # wherever that is moved to
         tags = {KIND_TAG: "benchmark", DIGEST_TAG: digest}
         found = _search(client, experiment_id, tags)
         run = (

@@ -323,6 +323,40 @@ def test_a_cell_that_fails_is_reported_keeps_no_other_from_running_and_is_tried_
     assert [run.info.status for run in children] == ["FINISHED"] * 3
 
 
+class Leaves(OneCode):
+    """Ends the process while it is fitted."""
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
+        sys.exit(0)
+
+
+class LacksAFile(OneCode):
+    """Reads a file that is not there while it is fitted."""
+
+    def fit(self, embeddings: Tensor, *, seed: int = 0, on_step: OnStep | None = None) -> Self:
+        Path("/no/such/model.bin").read_bytes()
+        return self
+
+
+def test_plug_ins_that_leave_or_lack_a_file_end_no_run(finished: Path, tiny: Path, gritrec: Gritrec) -> None:
+    settings = [
+        f"workspace={finished}",
+        "name=leaving",
+        "tokenizers=[rq-vae, 'test_flows:Leaves', 'test_flows:LacksAFile', rq-kmeans]",
+    ]
+    command = ["run", tiny, *(part for setting in settings for part in ("--set", setting))]
+    failed = gritrec(*command, exit_code=1, PYTHONPATH=str(Path(__file__).parent))
+    assert failed.stderr.splitlines()[-1].startswith("Error: 2 of 5 cells failed")
+    statuses = {run.info.run_name.split(" · ")[0]: run.info.status for run in runs(finished, "leaving")[1]}
+    assert statuses == {
+        "rq-vae": "FINISHED",
+        "Leaves": "FAILED",
+        "LacksAFile": "FAILED",
+        "rq-kmeans": "FINISHED",
+        "–": "FINISHED",
+    }
+
+
 def test_where_the_reference_fails_the_others_are_reported_without_it(
     finished: Path, tiny: Path, gritrec: Gritrec, tmp_path: Path
 ) -> None:

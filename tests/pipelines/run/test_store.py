@@ -291,10 +291,14 @@ def test_damaged_names_what_is_wrong_in_every_folder(tmp_path: Path) -> None:
     flip(file, 8)
     os.utime(file, ns=(state.st_mtime_ns, state.st_mtime_ns))
     assert store.done(step({"minutes": 50}))  # sizes and times are as they were
-    (problem,) = store.damaged()
+    (store.folder(step({"minutes": 50}, stage="grind")) / "manifest.json").unlink()
+    problem, missing = store.damaged()
     assert problem.startswith("bake/bread-")
     assert problem.endswith("result.json is not as it was written")
+    assert missing.startswith("grind/bread-")
+    assert missing.endswith("manifest.json is missing")
     assert not store.done(step({"minutes": 50}))
+    assert list(store.damaged()) == []
 
 
 def test_a_label_may_be_as_long_and_odd_as_it_likes(tmp_path: Path) -> None:
