@@ -88,7 +88,7 @@ def _run(config: Path, settings: list[str]) -> Path:
     from pipelines.config.loading import load_config  # noqa: PLC0415
     from pipelines.report.console import console_report  # noqa: PLC0415
     from pipelines.results.reading import read_results  # noqa: PLC0415
-    from pipelines.run.execution import IncompleteError, execute, is_complete  # noqa: PLC0415
+    from pipelines.run.execution import IncompleteError, execute, is_logged  # noqa: PLC0415
     from pipelines.run.plan import plan  # noqa: PLC0415
     from pipelines.run.store import Store  # noqa: PLC0415
 
@@ -98,7 +98,7 @@ def _run(config: Path, settings: list[str]) -> Path:
     is_done = [store.done(step) for step in planned.steps()]
     todo, done = is_done.count(False), is_done.count(True)
     problem = ""
-    if is_complete(planned):
+    if not todo and store.done(planned.report) and is_logged(planned):
         report = store.checked_folder(planned.report)
         OUT.print(f"Nothing to do: all {done} steps of {chosen.name} were done before.")
     else:

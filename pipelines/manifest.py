@@ -28,9 +28,9 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
         if path.is_file():
             state = path.stat()
             name = path.relative_to(folder).as_posix()
-            files[name] = {"bytes": state.st_size, "time_ns": state.st_mtime_ns, "sha256": _digest(path)}
+            files[name] = {"bytes": state.st_size, "time_ns": state.st_mtime_ns, "sha256": sha256_of(path)}
     manifest = {**facts, "files": files}
-    text = json.dumps({**manifest, "sha256": _digest_of_values(manifest)}, indent=2)
+    text = json.dumps({**manifest, "sha256": digest_of_values(manifest)}, indent=2)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
@@ -43,7 +43,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-        intact = manifest.pop("sha256") == _digest_of_values(manifest)
+        intact = manifest.pop("sha256") == digest_of_values(manifest)
     except (ValueError, KeyError, AttributeError, TypeError):  # not JSON, or JSON of another kind
         intact = False
     if not intact:
@@ -73,7 +73,7 @@ def check_files(folder: Path, *, every_byte: bool) -> None:
         if state.st_size != written["bytes"]:
             raise DamagedError(f"{folder.name}: {name} has {state.st_size} bytes, not {written['bytes']}")
         moved = state.st_mtime_ns != written["time_ns"]
-        if (moved or every_byte) and _digest(path) != written["sha256"]:
+        if (moved or every_byte) and sha256_of(path) != written["sha256"]:
             raise DamagedError(f"{folder.name}: {name} is not as it was written")
         if moved:
             _set_time(path, written["time_ns"])
@@ -87,12 +87,12 @@ def _set_time(path: Path, time_ns: int) -> None:
         return
 
 
-def _digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest_of_values(values: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of JSON values."""
+def digest_of_values(values: Any) -> str:
+    """Return the SHA-256 of a JSON value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

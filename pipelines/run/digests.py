@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.settings import ConfigError
+from pipelines.manifest import sha256_of
 from semantic_ids.plugins import Registry
 
 _OWN_PACKAGES = ("semantic_ids", "recsys", "pipelines")
@@ -29,8 +30,7 @@ def file_digest(path: Path, setting: str) -> str:
         ConfigError: If the file cannot be read. The message names a similar file, if there is one.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         there = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.name, there, n=1)
@@ -68,10 +68,7 @@ def plug_in_identity(registry: Registry[Any], name: str, thing: Any) -> dict[str
 
 def _digest_of(files: Mapping[str, Path]) -> str:
     """Return one digest of the contents of named files."""
-    digests = []
-    for name, path in sorted(files.items()):
-        with path.open("rb") as file:
-            digests.append(name + hashlib.file_digest(file, "sha256").hexdigest())
+    digests = [name + sha256_of(path) for name, path in sorted(files.items())]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

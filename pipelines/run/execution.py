@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 import traceback
@@ -21,11 +20,10 @@ from pipelines.run.store import Step, Store
 from pipelines.screen import ERR
 from pipelines.signals import Stopped
 from pipelines.tracking.database import is_kept
+from semantic_ids.files import disk_is_unusable
 
 if TYPE_CHECKING:
     from pipelines.tracking.logbook import Logbook
-
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 Make = Callable[[Step, list[Step]], None]
 """Computes one step, whose inputs have been computed before."""
@@ -43,13 +41,11 @@ class IncompleteError(RuntimeError):
         self.report = report
 
 
-def is_complete(planned: Plan) -> bool:
-    """Return whether all steps are done, and MLflow has the results. A server is not asked."""
-    config, store = planned.config, Store(planned.config.workspace / "stages")
-    return (
-        not config.tracking_uri
-        and all(store.done(step) for step in (*planned.steps(), planned.report))
-        and is_kept(config.workspace, config.name, planned.report.digest, len(planned.cells))
+def is_logged(planned: Plan) -> bool:
+    """Return whether MLflow has the results of a plan. A server is not asked."""
+    config = planned.config
+    return not config.tracking_uri and is_kept(
+        config.workspace, config.name, planned.report.digest, len(planned.cells)
     )
 
 
@@ -94,13 +90,11 @@ class _Execution:
         store: Where they keep their folders.
         make: Computes one step.
         computed: Digest of every step so far, to its error if it failed.
-        warned: Whether unreachable answers were told of.
     """
 
     def __init__(self, planned: Plan, store: Store, make: Make) -> None:
         self.planned, self.store, self.make = planned, store, make
         self.computed: dict[str, _StepFailedError | None] = {}
-        self.warned = False
 
     def run(self) -> str:
         """Compute all steps, and return the folder of the report."""
@@ -155,7 +149,7 @@ class _Execution:
                 self._compute(planned.steps[-1])
             except _StepFailedError as failed:
                 # From a full disk the other cells suffer too; another OSError may be of a plug-in alone.
-                if getattr(failed.error, "errno", None) in _OF_THE_DISK or len(self.planned.cells) == 1:
+                if disk_is_unusable(failed.error) or len(self.planned.cells) == 1:
                     raise
                 if all(str(failed) != failure.reason for failure in failures):
                     ERR.print(f"  failed: {failed}", style="red")
@@ -163,20 +157,12 @@ class _Execution:
                 logbook.log(failures[-1])
                 continue
             folders = {step.stage: self.store.checked_folder(step) for step in planned.steps}
-            cells.append((planned, read_cell(planned.name, folders)))
-            logbook.log(cells[-1][1])
-            self._warn_of_unreachable(cells[-1][1])
+            cell = read_cell(planned.name, folders)
+            if cell.unreachable and not any(earlier.unreachable for _, earlier in cells):
+                _warn_of_unreachable(cell)
+            cells.append((planned, cell))
+            logbook.log(cell)
         return cells, failures
-
-    def _warn_of_unreachable(self, cell: Cell) -> None:
-        """Say once, as soon as a cell is scored, that the protocol makes answers unreachable."""
-        if cell.unreachable and not self.warned:
-            self.warned = True
-            ERR.print(
-                f"  exclude_seen leaves out {cell.unreachable:,} of {cell.answers:,} test answers, which are "
-                "in the history of their own user: every method misses them",
-                style="yellow",
-            )
 
     def _report(self, cells: Sequence[tuple[CellPlan, Cell]], failures: Sequence[Failure]) -> Path:
         """Write the report on the cells that have results, and return its folder."""
@@ -206,6 +192,15 @@ class _Execution:
                     traceback.print_exception(error)
         if failed_before := self.computed[step.digest]:
             raise failed_before
+
+
+def _warn_of_unreachable(cell: Cell) -> None:
+    """Say that the protocol makes answers unreachable."""
+    ERR.print(
+        f"  exclude_seen leaves out {cell.unreachable:,} of {cell.answers:,} test answers, which are in the "
+        "history of their own user: every method misses them",
+        style="yellow",
+    )
 
 
 def compute(store: Store, step: Step) -> None:

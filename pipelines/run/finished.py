@@ -98,6 +98,8 @@ class Memory:
             store: Where their folders are.
             overview: What the console shows of it.
         """
+        from semantic_ids.files import atomic_write  # noqa: PLC0415 — imports PyTorch
+
         config = planned.config
         if config.tracking_uri or not _is_built_in(config):
             return
@@ -113,11 +115,8 @@ class Memory:
             "overview": overview.as_json(),
         }
         path = config.workspace / "finished" / self.file_name
-        with suppress(OSError):  # what cannot be remembered is found out again
-            path.parent.mkdir(exist_ok=True)
-            partial = path.with_name(f"{path.name}.{os.getpid()}")
+        with suppress(OSError), atomic_write(path) as partial:  # what is not remembered is found out again
             partial.write_text(json.dumps(known))
-            partial.replace(path)
 
 
 def _code() -> Iterator[tuple[str, State]]:

@@ -14,8 +14,6 @@ from rich.status import Status
 
 from pipelines.screen import ERR, words
 
-CONSOLE = ERR
-
 
 @dataclass(frozen=True)
 class _Announcement:

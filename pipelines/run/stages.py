@@ -23,7 +23,8 @@ from pipelines.results.categories import CodeCategories, read_categories
 from pipelines.results.cell import Cell, CellName, Failure
 from pipelines.results.reading import read_cells, read_dataset, write_results
 from pipelines.results.summary import summarise
-from pipelines.run.progress import CONSOLE, MetricLogger, progress
+from pipelines.run.progress import MetricLogger, progress
+from pipelines.screen import ERR
 from recsys.audit.findings import read_findings, write_findings
 from recsys.cuts import SplitRule
 from recsys.evaluation.metrics import per_query_scores
@@ -66,7 +67,7 @@ def ingest(raw: Path | None, config: Config, inputs: Inputs, out: Path) -> None:
     notes = {**corpus.notes, **write_split(corpus, out, rule)}
     for what, count in {"malformed lines left out": corpus.skipped_lines, **notes}.items():
         if count:
-            CONSOLE.print(f"  {what.replace('_', ' ')}: {count:,}", style="yellow")
+            ERR.print(f"  {what.replace('_', ' ')}: {count:,}", style="yellow")
     if corpus.queries is None:
         shuffled = config["ties"] == "shuffle"
         write_findings(data_findings(corpus, rule, shuffled=shuffled), out / "audit.json")

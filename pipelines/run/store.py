@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -16,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipelines.manifest import MANIFEST, DamagedError, check_files, write_manifest
+from pipelines.manifest import MANIFEST, DamagedError, check_files, digest_of_values, write_manifest
 from pipelines.run.lock import exclusive
 from pipelines.screen import ERR
 from semantic_ids.files import atomic_folder
@@ -52,7 +50,7 @@ class Step:
     def digest(self) -> str:
         """64 hex digits that follow from stage, version, settings and the digests of the inputs."""
         identity = [self.stage, self.version, self.config, {k: s.digest for k, s in self.inputs.items()}]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return digest_of_values(identity)
 
     @property
     def title(self) -> str:

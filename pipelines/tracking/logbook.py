@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pipelines.results.cell import Cell, Failure
 from pipelines.results.rows import Results
 from pipelines.screen import ERR
 from pipelines.tracking.tracker import Tracker
+from semantic_ids.files import disk_is_unusable
 
 _WAITS = (5, 10, 20, 40)
 """Seconds between the attempts to log what is missing at the end. MLflow itself waits, too."""
@@ -99,8 +99,7 @@ class Logbook:
 
 def _is_of_the_disk(error: Exception) -> bool:
     """Return whether the workspace's disk is full or cannot be written, which ends the run anyway."""
-    errors = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    return (isinstance(error, OSError) and error.errno in errors) or "disk is full" in str(error)
+    return disk_is_unusable(error) or "disk is full" in str(error)  # as SQLite says it
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -119,7 +119,7 @@ class Tracker:
     def log_cell(self, cell: Cell) -> str:
         """Log a cell under the benchmark's run, unless it is there already, and return its run's id."""
         tags, kept = self._cell_tags(cell.name, cell.digest), ""
-        for run in self._runs_of(cell.name, tags):
+        for run in self._runs_of(tags):
             if run.info.status == "FINISHED" and (cell.scores is None or self._has_scores(run)):
                 kept = str(run.info.run_id)
             elif run.data.tags.get(WORKSPACE_TAG, self.owner) == self.owner:
@@ -155,7 +155,7 @@ class Tracker:
     def log_failure(self, failure: Failure) -> None:
         """Log a cell without results, as a failed run that says why, in place of an earlier one."""
         tags = self._cell_tags(failure.name, failure.digest)
-        for run in self._runs_of(failure.name, tags):
+        for run in self._runs_of(tags):
             self.client.delete_run(run.info.run_id)
         reason = failure.reason[:_TAG_LENGTH]
         tags |= {FAILURE_TAG: reason, "mlflow.note.content": reason}
@@ -197,13 +197,13 @@ class Tracker:
         own = {KIND_TAG: "cell", DIGEST_TAG: digest, PARENT_TAG: self.run_id, WORKSPACE_TAG: self.owner}
         return {**own, **names}
 
-    def _runs_of(self, name: CellName, tags: Mapping[str, str]) -> list[Run]:
-        """Return the runs of a cell, finished or not."""
+    def _runs_of(self, tags: Mapping[str, str]) -> list[Run]:
+        """Return the runs of a cell by its tags, finished or not, and of whatever owner."""
         searched = {tag: tags[tag] for tag in (KIND_TAG, DIGEST_TAG, PARENT_TAG)}
-        # Not part of the search, whose syntax cannot express a name with quotation marks.
-        names = {f"gritrec.{what}": str(value) for what, value in name._asdict().items()}
         found = _search(self.client, self.experiment_id, searched)
-        return [run for run in found if names.items() <= run.data.tags.items()]
+        # Names are not part of the search, whose syntax cannot express one with quotation marks.
+        own = {tag: value for tag, value in tags.items() if tag != WORKSPACE_TAG}
+        return [run for run in found if own.items() <= run.data.tags.items()]
 
     def _has_scores(self, run: Run) -> bool:
         """Return whether a run keeps the file of its scores, which somebody may have deleted."""

@@ -22,6 +22,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from tests.faults.benchmark import Benchmark, ended, kill, session_of
+from tests.helpers import flip
 
 Problems = Iterator[list[str]]
 """What did not hold, for each trial."""
@@ -192,9 +193,7 @@ def damaged(arena: Arena) -> Problems:
 
 def _flip(path: Path) -> None:
     """Change one bit in the middle of a file."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(path, 8 * (path.stat().st_size // 2))
 
 
 def _cut(path: Path) -> None:

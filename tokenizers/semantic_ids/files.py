@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -70,6 +71,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def disk_is_unusable(error: BaseException) -> bool:
+    """Return whether an error says that a disk is full or cannot be written."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _unique() -> str:

@@ -20,6 +20,7 @@ from mlflow.entities import Run
 from scipy import stats
 from torch import Tensor
 
+from helpers import flip
 from pipelines.tracking.database import embedded_uri
 from pipelines.tracking.tracker import Tracker
 from semantic_ids.tokenizer import Tokenizer
@@ -86,6 +87,12 @@ def files(workspace: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in found if path.is_file() and ".lock" not in path.name}
 
 
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished benchmark's workspace, to damage."""
+    return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
 def steps(workspace: Path) -> set[str]:
     """``tokenize/rq-vae_seed_0`` and so on: what was made."""
     folders = (workspace / "stages").glob("*/*")
@@ -93,7 +100,7 @@ def steps(workspace: Path) -> set[str]:
 
 
 def test_a_benchmark_ends_in_a_report_and_in_mlflow(finished: Path) -> None:
-    (page,) = (finished / "stages" / "report").glob("*/report.html")
+    (page,) = (finished / "stages" / "report").glob("tiny-*/report.html")
     assert "which tokenizer recommends best?" in page.read_text()
 
     (parent,), children = runs(finished)
@@ -134,7 +141,7 @@ def test_another_seed_makes_only_what_hangs_on_it(
         "score/dual-encoder_rq-vae_seed_1",
         "score/dual-encoder_rq-kmeans_seed_1",
     }
-    assert len(list((workspace / "stages" / "report").iterdir())) == 2
+    assert len(list((workspace / "stages" / "report").glob("tiny-*"))) == 2
 
 
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(
@@ -376,15 +383,11 @@ def test_where_the_reference_fails_the_others_are_reported_without_it(
     assert "rq-" in parent.data.tags["mlflow.note.content"]
 
 
-def test_damage_in_any_stage_is_noticed_and_mended(
-    finished: Path, tiny: Path, gritrec: Gritrec, tmp_path: Path
-) -> None:
-    workspace = tmp_path / "moved"
-    shutil.copytree(finished, workspace)
-    command = ["run", tiny, "--set", f"workspace={workspace}"]
+def test_damage_in_any_stage_is_noticed_and_mended(copied: Path, tiny: Path, gritrec: Gritrec) -> None:
+    command = ["run", tiny, "--set", f"workspace={copied}"]
     assert "Nothing to do" in gritrec(*command).stdout
-    expected = {name: path.read_bytes() for name, path in scores(workspace).items()}
-    logged = {run.info.run_id for run in runs(workspace)[1]}
+    expected = {name: path.read_bytes() for name, path in scores(copied).items()}
+    logged = {run.info.run_id for run in runs(copied)[1]}
     damaged = {
         "ingest": "sequences.parquet",
         "embed": "embeddings.npy",
@@ -396,48 +399,37 @@ def test_damage_in_any_stage_is_noticed_and_mended(
     # The report was made from what the benchmark of this name holds, so its folder is the only one so called.
     names = {"ingest": "tiny-*", "embed": "tiny_*", "tokenize": "rq-vae*", "fit": "dual-encoder_rq-vae*"}
     for stage, file in damaged.items():
-        path = next((workspace / "stages" / stage).glob(f"{names.get(stage, '*')}/{file}"))
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 4
-        path.write_bytes(data)
+        path = next((copied / "stages" / stage).glob(f"{names.get(stage, '*')}/{file}"))
+        flip(path, 8 * (path.stat().st_size // 2) + 2)
     again = gritrec(*command)
     assert again.stderr.count("damaged, so it is made again") >= 5
-    assert {name: path.read_bytes() for name, path in scores(workspace).items()} == expected
-    assert {run.info.run_id for run in runs(workspace)[1]} == logged
+    assert {name: path.read_bytes() for name, path in scores(copied).items()} == expected
+    assert {run.info.run_id for run in runs(copied)[1]} == logged
     assert "Nothing to do" in gritrec(*command).stdout
 
 
-def test_what_mlflow_has_lost_is_logged_again(
-    finished: Path, tiny: Path, gritrec: Gritrec, tmp_path: Path
-) -> None:
-    workspace = tmp_path / "copied"
-    shutil.copytree(finished, workspace)
-    command = ["run", tiny, "--set", f"workspace={workspace}"]
+def test_what_mlflow_has_lost_is_logged_again(copied: Path, tiny: Path, gritrec: Gritrec) -> None:
+    command = ["run", tiny, "--set", f"workspace={copied}"]
     assert "Nothing to do" in gritrec(*command).stdout
-    (workspace / "mlflow.db").unlink()
-    made = files(workspace)
+    (copied / "mlflow.db").unlink()
+    made = files(copied)
     assert "0 steps to do" in gritrec(*command).stdout
-    assert files(workspace) == made
-    (parent,), children = runs(workspace)
+    assert files(copied) == made
+    (parent,), children = runs(copied)
     assert (parent.info.status, sorted(run.info.run_name for run in children)) == ("FINISHED", sorted(CELLS))
     assert "Nothing to do" in gritrec(*command).stdout
 
 
-def test_verify_finds_what_neither_size_nor_time_tells(
-    finished: Path, tiny: Path, gritrec: Gritrec, tmp_path: Path
-) -> None:
-    workspace = tmp_path / "copied"
-    shutil.copytree(finished, workspace)
-    assert "All files are as they were written" in gritrec("verify", "--workspace", workspace).stdout
-    path = next(workspace.glob("stages/fit/dual-encoder_rq-vae*/retriever/model.safetensors"))
-    state, data = path.stat(), bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
+def test_verify_finds_what_neither_size_nor_time_tells(copied: Path, tiny: Path, gritrec: Gritrec) -> None:
+    assert "All files are as they were written" in gritrec("verify", "--workspace", copied).stdout
+    path = next(copied.glob("stages/fit/dual-encoder_rq-vae*/retriever/model.safetensors"))
+    state = path.stat()
+    flip(path, -8)
     os.utime(path, ns=(state.st_mtime_ns, state.st_mtime_ns))
-    failed = gritrec("verify", "--workspace", workspace, exit_code=1)
+    failed = gritrec("verify", "--workspace", copied, exit_code=1)
     assert f"damaged: fit/{path.parent.parent.name}: retriever/model.safetensors" in failed.stdout
-    gritrec("run", tiny, "--set", f"workspace={workspace}")
-    assert "All files are as they were written" in gritrec("verify", "--workspace", workspace).stdout
+    gritrec("run", tiny, "--set", f"workspace={copied}")
+    assert "All files are as they were written" in gritrec("verify", "--workspace", copied).stdout
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import flip
 from pipelines.manifest import read_manifest
 from pipelines.run.store import Step, Store
 
@@ -194,12 +195,6 @@ def test_a_second_process_waits_and_says_for_whom(tmp_path: Path, capfd: pytest.
     assert store.done(step())
     said = "".join(capfd.readouterr().err.split("\n"))
     assert f"waiting for process {holder.pid} on {socket.gethostname()} (baking, since" in said
-
-
-def flip(path: Path, bit: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(data)
 
 
 @settings(deadline=None)
